@@ -1,0 +1,77 @@
+//! Every bound of the protocol, one constant each, with its reason. PROTOCOL §2 lists them.
+
+use std::time::Duration;
+
+/// A host name in DNS (RFC 1035 section 2.3.4).
+pub const DOMAIN_BYTES: usize = 253;
+/// One path segment of a MIMI URI.
+pub const SEGMENT_BYTES: usize = 128;
+/// A whole MIMI URI.
+pub const URI_BYTES: usize = 512;
+/// A name a person gives to a device.
+pub const DEVICE_NAME_BYTES: usize = 64;
+/// A password; argon2id takes more, but a longer one only costs time.
+pub const PASSWORD_BYTES: usize = 1024;
+/// The least a password must have.
+pub const PASSWORD_MIN_BYTES: usize = 8;
+
+/// One submission's MLS message: 64 KiB of text in UTF-8 and padding, with room to spare.
+pub const MESSAGE_BYTES: usize = 256 * 1024;
+/// A handshake bundle: a commit that adds [`ADDS_PER_COMMIT`] devices under the post-quantum suite, its Welcome and GroupInfo.
+pub const BUNDLE_BYTES: usize = 4 * 1024 * 1024;
+/// Devices one commit may add: keeps a Welcome under [`BUNDLE_BYTES`].
+pub const ADDS_PER_COMMIT: usize = 256;
+/// A ratchet tree as sent to a joiner.
+pub const TREE_BYTES: usize = 8 * 1024 * 1024;
+/// Any other request body of a device.
+pub const REQUEST_BYTES: usize = 1024 * 1024;
+/// A request body of a peer.
+pub const PEER_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Entries in one push, read or notify.
+pub const BATCH_ENTRIES: usize = 64;
+/// Bytes of entries in one push, read or notify; a single larger entry goes alone.
+pub const BATCH_BYTES: usize = 256 * 1024;
+/// Entries sent to a device and not yet acknowledged, per log: bounds what a slow device makes the node hold.
+pub const WINDOW_ENTRIES: u64 = 512;
+
+/// KeyPackages in one upload.
+pub const KEYPACKAGES_PER_UPLOAD: usize = 100;
+/// KeyPackages a node keeps per device.
+pub const KEYPACKAGES_PER_DEVICE: usize = 200;
+/// How many one-time KeyPackages a device keeps in stock.
+pub const KEYPACKAGE_STOCK: usize = 50;
+/// Below this the node tells the device to upload more.
+pub const KEYPACKAGE_LOW: usize = 20;
+/// One KeyPackage, post-quantum suite included.
+pub const KEYPACKAGE_BYTES: usize = 16 * 1024;
+/// A KeyPackage is valid from this long before it was made: tolerates slow clocks.
+pub const KEYPACKAGE_BACKDATE: Duration = Duration::from_secs(24 * 3600);
+/// A KeyPackage is valid until this long after it was made.
+pub const KEYPACKAGE_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
+/// The hub hands out and accepts only KeyPackages that live at least this long: queue retention and a week,
+/// so that no device in reach of its queue finds an Add expired and forks for good.
+pub const KEYPACKAGE_REMAINING: Duration = Duration::from_secs(37 * 24 * 3600);
+
+/// How long an entry waits for a reader.
+pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long the answer to a submission is remembered; never shorter than [`RETENTION`].
+pub const IDEMPOTENCY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How far a hub's time may run ahead of its clock before it refuses (PROTOCOL §4.2).
+pub const HUB_TIME_AHEAD: Duration = Duration::from_secs(2);
+
+/// Devices one person may have.
+pub const DEVICES_PER_USER: usize = 32;
+/// Rooms one device may be in.
+pub const ROOMS_PER_DEVICE: usize = 2_000;
+/// Devices in one room.
+pub const DEVICES_PER_ROOM: usize = 10_000;
+/// Entries waiting in the uplink of one room: beyond it a submission is refused, never dropped later.
+pub const UPLINK_ENTRIES: u64 = 10_000;
+/// How long a linking offer waits for the new device.
+pub const LINK_LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// A sealed linking offer.
+pub const LINK_BYTES: usize = 256 * 1024;
+
+/// Padding bucket of application messages, so that sizes say little.
+pub const PADDING_BYTES: usize = 256;
