@@ -1,1 +1,3 @@
 //! placeholder
+#[cfg(not(target_family = "wasm"))]
+pub mod pin;
