@@ -1,0 +1,149 @@
+//! What can go wrong, each with a stable code, a sentence for a person, and whether trying again can help.
+
+use std::time::Duration;
+
+use protocol::refusal::Lasting;
+use protocol::{Refusal, RoomId, SubmitId};
+
+/// Why a call failed. What happens to a submission later is not here but in [`crate::State`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The node said no.
+    #[error("{}", .0.detail)]
+    Refused(Refusal),
+    /// The node could not be reached.
+    #[error(
+        "the node at {address} cannot be reached: {cause}. Check the network and the node, then try again"
+    )]
+    Unreachable {
+        /// Host and port that were dialled.
+        address: String,
+        /// What the system or TLS said.
+        cause: String,
+    },
+    /// The node showed another key than the one pinned when this device was set up.
+    #[error(
+        "the node at {address} is not the one this device knows: its key differs. Nothing was sent; ask its operator whether the node was replaced"
+    )]
+    NodeKey {
+        /// Host and port that were dialled.
+        address: String,
+    },
+    /// The node's answer could not be understood.
+    #[error("the node's answer to {what} could not be understood; update the older side")]
+    Answer {
+        /// The request.
+        what: &'static str,
+    },
+    /// It took too long.
+    #[error("it took longer than {} s. What was asked stays queued and is carried out when possible", .0.as_secs())]
+    Timeout(Duration),
+    /// Another process has the folder.
+    #[error("another process is using this device's data in {0}. Close it first")]
+    Locked(String),
+    /// The passphrase or key file is not the one the store was sealed with.
+    #[error("the passphrase or key does not open this store")]
+    WrongSeal,
+    /// The folder has no account.
+    #[error("there is no account in {0}. Register from an invitation or link this device first")]
+    NoAccount(String),
+    /// The folder has an account already.
+    #[error("there is an account in {0} already. Use another folder for another account")]
+    AccountExists(String),
+    /// The store was written by a newer program.
+    #[error("this store was written by a newer version of the program. Update the program")]
+    NewerStore,
+    /// A line could not be read.
+    #[error(transparent)]
+    Line(#[from] protocol::invite::LineError),
+    /// A name could not be read.
+    #[error(transparent)]
+    Name(#[from] protocol::id::IdError),
+    /// An argument breaks a rule.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// This device is not in the room.
+    #[error("this device is not in the room {0}")]
+    UnknownRoom(RoomId),
+    /// This device never submitted that.
+    #[error("this device has no submission {0}")]
+    UnknownSubmission(SubmitId),
+    /// The background work has ended.
+    #[error("the client was shut down")]
+    Stopped,
+    /// A row does not hold what it must.
+    #[error("the store is damaged: table {table}. Restore is not possible; link this device again")]
+    Corrupt {
+        /// Where.
+        table: &'static str,
+    },
+    /// The database failed.
+    #[error("the store failed: {0}")]
+    Store(#[from] sqlx::Error),
+    /// A file in the folder could not be used.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An MLS or sealing operation failed that should not: a bug.
+    #[error("cryptography failed: {0}")]
+    Crypto(String),
+}
+
+impl Error {
+    /// A stable code for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(r) => r.code.as_str(),
+            Self::Unreachable { .. } => "unreachable",
+            Self::NodeKey { .. } => "node-key",
+            Self::Answer { .. } => "bad-answer",
+            Self::Timeout(_) => "timeout",
+            Self::Locked(_) => "locked",
+            Self::WrongSeal => "wrong-seal",
+            Self::NoAccount(_) => "no-account",
+            Self::AccountExists(_) => "account-exists",
+            Self::NewerStore => "newer-store",
+            Self::Line(_) => "bad-line",
+            Self::Name(_) => "bad-name",
+            Self::Invalid(_) => "invalid",
+            Self::UnknownRoom(_) => "unknown-room",
+            Self::UnknownSubmission(_) => "unknown-submission",
+            Self::Stopped => "stopped",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Store(_) => "store",
+            Self::File { .. } => "file",
+            Self::Crypto(_) => "crypto",
+        }
+    }
+
+    /// What happened and what to do, for a person.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        self.to_string()
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Refused(r) => r.code.lasting() == Lasting::Transient,
+            Self::Unreachable { .. } | Self::Timeout(_) | Self::Locked(_) => true,
+            _ => false,
+        }
+    }
+
+    /// How long the node asked to wait before the next try.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(r) => r.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
+            _ => None,
+        }
+    }
+}
