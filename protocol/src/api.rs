@@ -300,7 +300,7 @@ pub struct Entries {
 }
 
 /// Entries a reader never got, and why. PROTOCOL §4.6.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Gap {
     /// The first missing entry.
     #[n(0)]

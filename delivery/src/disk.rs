@@ -1,0 +1,114 @@
+//! Whether a node with this much free space takes anything new.
+//!
+//! A full disk also blocks deletes and acknowledgements, so the node stops taking new things while it can still write, and keeps a
+//! ballast file that it deletes to get room for draining. Two marks, so that it does not flap between the two modes.
+//!
+//! | mode | ballast | free space | step |
+//! |---|---|---|---|
+//! | accepting | any | below `low` | `RefuseNew`, from now on refusing |
+//! | accepting | freed | at least `high + ballast` | `RebuildBallast` |
+//! | accepting | any | otherwise | `Accept` |
+//! | refusing | whole | below `critical` | `FreeBallast` |
+//! | refusing | freed | at least `high + ballast` | `RebuildBallast` |
+//! | refusing | whole | at least `high` | `Accept`, from now on accepting |
+//! | refusing | any | otherwise | `RefuseNew` |
+//!
+//! A write that failed for want of space counts as free space 0, whatever the file system says.
+
+/// The marks, in bytes; `critical < low < high`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Below this, acknowledgements and deletes may fail soon.
+    pub critical: u64,
+    /// Below this nothing new is taken.
+    pub low: u64,
+    /// From this on new things are taken again.
+    pub high: u64,
+    /// Size of the ballast file.
+    pub ballast: u64,
+}
+
+impl Marks {
+    /// 64 MiB, 256 MiB, 512 MiB, and a ballast of 64 MiB.
+    pub const STANDARD: Self =
+        Self { critical: 64 << 20, low: 256 << 20, high: 512 << 20, ballast: 64 << 20 };
+}
+
+/// The ballast file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ballast {
+    /// It is there, at full size.
+    Whole,
+    /// It was deleted to make room, or was never made.
+    Freed,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// Take new things.
+    Accept,
+    /// Refuse new things with [`protocol::Code::DiskFull`]; deliver, acknowledge and delete as ever.
+    RefuseNew,
+    /// Delete the ballast file, say [`Disk::freed`], and go on refusing.
+    FreeBallast,
+    /// Write the ballast file anew, say [`Disk::rebuilt`], and ask again.
+    RebuildBallast,
+}
+
+/// The machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    marks: Marks,
+    ballast: Ballast,
+    accepting: bool,
+}
+
+impl Disk {
+    /// At start: accepting until the first [`Disk::observe`].
+    #[must_use]
+    pub const fn new(marks: Marks, ballast: Ballast) -> Self {
+        Self { marks, ballast, accepting: true }
+    }
+
+    /// Whether new things are taken.
+    #[must_use]
+    pub const fn accepting(&self) -> bool {
+        self.accepting
+    }
+
+    /// Takes in the free space, in bytes, and says what to do.
+    pub fn observe(&mut self, free: u64) -> Step {
+        let Marks { critical, low, high, ballast } = self.marks;
+        let rebuild = self.ballast == Ballast::Freed && free >= high.saturating_add(ballast);
+        if rebuild {
+            return Step::RebuildBallast;
+        }
+        if self.accepting {
+            self.accepting = free >= low;
+        } else if self.ballast == Ballast::Whole {
+            if free < critical {
+                return Step::FreeBallast;
+            }
+            self.accepting = free >= high;
+        }
+        if self.accepting { Step::Accept } else { Step::RefuseNew }
+    }
+
+    /// A write failed for want of space.
+    pub fn write_failed(&mut self) -> Step {
+        self.accepting = false;
+        self.observe(0)
+    }
+
+    /// The ballast file is gone.
+    pub const fn freed(&mut self) {
+        self.ballast = Ballast::Freed;
+    }
+
+    /// The ballast file is back.
+    pub const fn rebuilt(&mut self) {
+        self.ballast = Ballast::Whole;
+    }
+}

@@ -1,0 +1,91 @@
+//! Whether a queue takes one more: every queue is bounded in count and in bytes, and says so before it takes anything.
+//!
+//! Rule: `held + more` must be within the cap in both. What is taken is never dropped for space later.
+
+use protocol::{Code, Refusal, limit};
+
+/// How much, in both measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// How many.
+    pub count: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    /// One of `bytes` bytes.
+    #[must_use]
+    pub const fn one(bytes: u64) -> Self {
+        Self { count: 1, bytes }
+    }
+}
+
+/// A queue's bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// The most it may hold.
+    pub most: Amount,
+    /// What it holds, in the plural, for the refusal's detail.
+    pub what: &'static str,
+    /// How it refuses: [`Code::QueueFull`] where waiting helps, [`Code::TooLarge`] where somebody must remove something.
+    pub code: Code,
+}
+
+/// Submissions waiting for a foreign hub, per room.
+pub const UPLINK: Cap = Cap {
+    most: Amount { count: limit::UPLINK_ENTRIES, bytes: 512 * 1024 * 1024 },
+    what: "submissions waiting for the room's hub",
+    code: Code::QueueFull,
+};
+/// Linking offers, per user: each is taken or expires within minutes.
+pub const LINK_OFFERS: Cap = Cap {
+    most: Amount { count: 4, bytes: 4 * limit::LINK_BYTES as u64 },
+    what: "linking offers",
+    code: Code::QueueFull,
+};
+/// One-time KeyPackages, per device.
+pub const KEY_PACKAGES: Cap = Cap {
+    most: Amount {
+        count: limit::KEYPACKAGES_PER_DEVICE as u64,
+        bytes: (limit::KEYPACKAGES_PER_DEVICE * limit::KEYPACKAGE_BYTES) as u64,
+    },
+    what: "key packages of this device",
+    code: Code::QueueFull,
+};
+/// Devices, per user, revoked ones not counted.
+pub const DEVICES: Cap = Cap {
+    most: Amount { count: limit::DEVICES_PER_USER as u64, bytes: u64::MAX },
+    what: "devices of this user",
+    code: Code::TooLarge,
+};
+/// Rooms, per device.
+pub const ROOMS: Cap = Cap {
+    most: Amount { count: limit::ROOMS_PER_DEVICE as u64, bytes: u64::MAX },
+    what: "rooms of this device",
+    code: Code::TooLarge,
+};
+
+/// When to ask again after [`Code::QueueFull`], in milliseconds.
+pub const FULL_RETRY_MS: u32 = 30_000;
+
+impl Cap {
+    /// Whether `more` may join what is `held`.
+    ///
+    /// # Errors
+    /// The cap's code when it would not fit, with a time to wait if waiting helps.
+    pub fn admit(&self, held: Amount, more: Amount) -> Result<(), Refusal> {
+        let count = held.count.saturating_add(more.count);
+        let bytes = held.bytes.saturating_add(more.bytes);
+        if count <= self.most.count && bytes <= self.most.bytes {
+            return Ok(());
+        }
+        let detail = format!("There are {} {} already; no more fit.", held.count, self.what);
+        let refusal = Refusal::because(self.code, detail);
+        Err(if self.code == Code::QueueFull {
+            refusal.retry_after_ms(FULL_RETRY_MS)
+        } else {
+            refusal
+        })
+    }
+}

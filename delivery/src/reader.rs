@@ -1,0 +1,200 @@
+//! Readers of a log: what an acknowledgement does, what to send next, where a reader begins and ends. PROTOCOL §4.4 to §4.6.
+//!
+//! A reader stands for one stay: somebody who was removed and comes back is a new reader, so that what the first stay is still owed
+//! is not lost. Its row goes when it is [`Reader::done`].
+//!
+//! | cursor named by the reader | decision |
+//! |---|---|
+//! | of another incarnation | refused, `WrongIncarnation` |
+//! | after the head, or after the reader's end | refused, `Invalid` |
+//! | after its cursor | the cursor moves |
+//! | at or before its cursor | unchanged |
+
+use protocol::api::Gap;
+use protocol::{Cursor, Incarnation, Refusal, Seq};
+
+/// A reader's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// The first entry it gets.
+    pub from: Seq,
+    /// The last one it acknowledged; `from - 1` at first.
+    pub cursor: Seq,
+    /// The last entry it gets, once it was removed.
+    pub until: Option<Seq>,
+}
+
+/// The ends of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnds {
+    /// Whose life the numbers belong to.
+    pub incarnation: Incarnation,
+    /// The first entry still here; `head + 1` when none is.
+    pub tail: Seq,
+    /// The last entry, 0 if there never was one.
+    pub head: Seq,
+    /// The first range inside the log, after the reader's position, that was lost before it came here.
+    pub hole: Option<Span>,
+}
+
+/// Consecutive numbers, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    first: Seq,
+    last: Seq,
+}
+
+impl Span {
+    /// From `first` to `last`; `None` when that is empty.
+    #[must_use]
+    pub fn new(first: Seq, last: Seq) -> Option<Self> {
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// The first.
+    #[must_use]
+    pub const fn first(&self) -> Seq {
+        self.first
+    }
+
+    /// The last.
+    #[must_use]
+    pub const fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// How many; at least one.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.last.get() - self.first.get() + 1
+    }
+}
+
+/// How a device came into a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// Somebody added it: it reads what comes after that commit.
+    Welcome,
+    /// By its own external commit: it reads from that commit on, because the echo tells it that it is in.
+    External,
+}
+
+impl Reader {
+    /// A reader of everything from `from` on.
+    #[must_use]
+    pub const fn from(from: Seq) -> Self {
+        Self { from, cursor: from.prev(), until: None }
+    }
+
+    /// The reader that `commit` made.
+    #[must_use]
+    pub const fn joined(commit: Seq, how: Joined) -> Self {
+        Self::from(match how {
+            Joined::Welcome => commit.next(),
+            Joined::External => commit,
+        })
+    }
+
+    /// The reader once `commit` removed it: that commit is the last entry it gets. A second removal changes nothing.
+    #[must_use]
+    pub fn removed(self, commit: Seq) -> Self {
+        Self { until: Some(self.until.map_or(commit, |u| u.min(commit))), ..self }
+    }
+
+    /// Whether it has acknowledged all it will ever get.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.until.is_some_and(|until| self.cursor >= until)
+    }
+
+    /// The last entry of `log` that is for it.
+    #[must_use]
+    pub fn last(&self, log: &LogEnds) -> Seq {
+        self.until.map_or(log.head, |until| until.min(log.head))
+    }
+}
+
+/// What an acknowledgement did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Acknowledged {
+    /// Write this cursor.
+    Moved(Seq),
+    /// Nothing: it was acknowledged before.
+    Unchanged,
+}
+
+/// Decides about an acknowledgement.
+///
+/// # Errors
+/// `WrongIncarnation` or `Invalid`, as the module says.
+pub fn acknowledge(
+    reader: &Reader,
+    log: &LogEnds,
+    cursor: Cursor,
+) -> Result<Acknowledged, Refusal> {
+    let _ = (reader, log, cursor);
+    todo!()
+}
+
+/// How much may be sent at once and before an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries in one batch.
+    pub batch: u64,
+    /// Entries sent and not acknowledged.
+    pub window: u64,
+}
+
+impl Limits {
+    /// To a device: `BATCH_ENTRIES` at once, `WINDOW_ENTRIES` before an acknowledgement.
+    pub const DEVICE: Self = Self {
+        batch: protocol::limit::BATCH_ENTRIES as u64,
+        window: protocol::limit::WINDOW_ENTRIES,
+    };
+    /// To a peer: one batch of `BATCH_ENTRIES` at a time.
+    pub const PEER: Self = Self {
+        batch: protocol::limit::BATCH_ENTRIES as u64,
+        window: protocol::limit::BATCH_ENTRIES as u64,
+    };
+}
+
+/// What to send a reader next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Window {
+    /// These entries, as far as [`fitting`] says, and before them word of the gap.
+    Send {
+        /// Entries to load; none if all that was left is gone.
+        entries: Option<Span>,
+        /// Entries before them that are gone.
+        gap: Option<Gap>,
+    },
+    /// Nothing before it acknowledges something.
+    Full,
+    /// Nothing until the log grows.
+    CaughtUp,
+    /// Nothing any more: it was removed from the room and got everything up to there.
+    Ended,
+}
+
+/// What to send next to a reader that was sent everything up to `sent` (its cursor, on a new connection).
+pub fn window(reader: &Reader, log: &LogEnds, sent: Seq, limits: Limits) -> Window {
+    let _ = (reader, log, sent, limits);
+    todo!()
+}
+
+/// How many of the loaded entries go into one batch, given their sizes: as many as `BATCH_BYTES` holds, and always the first.
+#[must_use]
+pub fn fitting(sizes: impl IntoIterator<Item = usize>) -> usize {
+    let mut total = 0usize;
+    let mut n = 0;
+    for size in sizes {
+        total = total.saturating_add(size);
+        if n > 0 && total > protocol::limit::BATCH_BYTES {
+            break;
+        }
+        n += 1;
+    }
+    n
+}
