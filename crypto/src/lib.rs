@@ -8,6 +8,7 @@
 //! | [`sign`] | Ed25519 under labels, the public keys of everybody |
 //! | [`identity`] | identity keys, device keys and certificates, safety numbers, node keys |
 //! | [`password`] | argon2id hashes of passwords |
+//! | `pin` | a node's certificates, checked against its pinned key |
 //! | [`token`] | bearer tokens and their hashes |
 //! | [`seal`] | sealing at rest and for link offers |
 //! | [`rows`] | MLS state as rows and write-sets |
@@ -25,6 +26,8 @@ pub mod identity;
 pub mod key_material;
 pub mod keypackage;
 pub mod password;
+#[cfg(not(target_family = "wasm"))]
+pub mod pin;
 pub mod rows;
 pub mod seal;
 pub mod sign;
