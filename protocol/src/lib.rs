@@ -13,15 +13,22 @@
 //! | [`room`] | participants, roles, what a commit changes |
 //! | [`api`] | device and node: CBOR bodies and stream frames |
 //! | [`invite`] | the one-line invitations for people and peers |
+//! | [`mls`] | what an MLS message is and where it ends, without keys |
+//! | [`mimi`] | node and node: the structs of the MIMI protocol |
+//! | [`content`] | device and device, inside the encryption: MIMI content |
 
 pub mod api;
+pub mod content;
 pub mod id;
 pub mod invite;
 pub mod limit;
 pub mod log;
+pub mod mimi;
+pub mod mls;
 pub mod refusal;
 pub mod room;
 pub mod time;
+mod tls;
 
 pub use id::{
     Cursor, DeviceId, Domain, Epoch, GroupId, Incarnation, MessageId, RoomId, Seq, SubmitId, UserId,

@@ -75,3 +75,41 @@ pub const LINK_BYTES: usize = 256 * 1024;
 
 /// Padding bucket of application messages, so that sizes say little.
 pub const PADDING_BYTES: usize = 256;
+
+/// Proposals after the first in one bundle: a person leaves with all their devices, a `Remove` each.
+pub const PROPOSALS_PER_BUNDLE: usize = 2 * DEVICES_PER_USER;
+/// ProposalRefs or pending proposals in one answer.
+pub const PROPOSAL_REFS: usize = 1_024;
+/// A hash of any cipher suite.
+pub const HASH_BYTES: usize = 64;
+/// A signature of any cipher suite; ML-DSA-87 has 4,627 bytes.
+pub const SIGNATURE_BYTES: usize = 8 * 1024;
+/// A public key or encapsulated key of any cipher suite; ML-DSA-87 has 2,592 bytes.
+pub const PUBLIC_KEY_BYTES: usize = 4 * 1024;
+/// A credential outside of a leaf; a chain of certificates fits.
+pub const CREDENTIAL_BYTES: usize = 16 * 1024;
+/// Numbers (suites, extensions, …) in one list of capabilities.
+pub const MLS_NUMBERS: usize = 256;
+/// A code that lets somebody join.
+pub const JOINING_CODE_BYTES: usize = 1024;
+/// A text that explains a refusal.
+pub const DETAIL_BYTES: usize = 1024;
+/// A sealed GroupInfo, ratchet tree and pending proposals.
+pub const SEALED_GROUP_BYTES: usize = TREE_BYTES + BUNDLE_BYTES;
+
+/// Name of a media type, or one of its parameters.
+pub const MEDIA_TYPE_BYTES: usize = 255;
+/// Parameters of a media type.
+pub const MEDIA_TYPE_PARAMETERS: usize = 16;
+/// A topic of MIMI content (draft-ietf-mimi-content-08).
+pub const TOPIC_BYTES: usize = 4096;
+/// Levels of parts in MIMI content (the same draft).
+pub const PART_DEPTH: usize = 4;
+/// Parts in one MIMI content (the same draft).
+pub const PARTS: usize = 1024;
+/// Levels of arrays and maps in an extension of MIMI content (the same draft).
+pub const EXTENSION_DEPTH: usize = 4;
+/// Key of an extension of MIMI content, when it is a text (the same draft).
+pub const EXTENSION_KEY_BYTES: usize = 255;
+/// Messages in one status report.
+pub const STATUS_ENTRIES: usize = 1024;
