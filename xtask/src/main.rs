@@ -1,1 +1,127 @@
-fn main() {}
+//! The build's own commands: `cargo xtask dev`, `cargo xtask test`, `cargo xtask bench`.
+//!
+//! Nothing but clap and the standard library, so that it starts quickly on a fresh clone.
+
+mod guard;
+mod postgres;
+mod report;
+mod suite;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The build's own commands", disable_version_flag = true)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Two federated nodes on loopback, with people who talk; says how to join in.
+    Dev {
+        /// Kill and restart the nodes in the middle of traffic, verify that nothing was lost, and exit.
+        #[arg(long)]
+        check: bool,
+        /// Keep the data of the run, and continue with it if it is there.
+        #[arg(long)]
+        keep: bool,
+        /// Repeat the run with this seed.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Everything a contributor must pass, with what it needs started and stopped.
+    Test {
+        /// Only build, and run the tests whose name contains this.
+        filter: Option<String>,
+    },
+    /// Measurements: group commit against one transaction each.
+    Bench {
+        /// Passed on to the bench.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().task {
+        Task::Dev { check, keep, seed } => dev(check, keep, seed),
+        Task::Test { filter } => Ok(suite::run(filter.as_deref())),
+        Task::Bench { args } => bench(&args),
+    };
+    result.unwrap_or_else(|sentence| {
+        eprintln!("xtask: {sentence}");
+        ExitCode::FAILURE
+    })
+}
+
+/// A sentence for the person at the terminal.
+type Sentence = String;
+
+fn dev(check: bool, keep: bool, seed: Option<u64>) -> Result<ExitCode, Sentence> {
+    build_binaries()?;
+    let mut command = Command::new(program("waxwing-dev")?);
+    if check {
+        command.arg("--check");
+    }
+    if keep {
+        command.arg("--keep");
+    }
+    if let Some(seed) = seed {
+        command.arg("--seed").arg(seed.to_string());
+    }
+    become_program(command)
+}
+
+fn bench(args: &[String]) -> Result<ExitCode, Sentence> {
+    build_binaries()?;
+    let mut command = Command::new(program("group_commit")?);
+    command.args(args);
+    become_program(command)
+}
+
+/// Builds every program in one go: one profile, one set of features, so nothing is built twice.
+fn build_binaries() -> Result<(), Sentence> {
+    let status = cargo(&["build", "--workspace", "--bins"])
+        .status()
+        .map_err(|e| format!("cannot start cargo: {e}"))?;
+    if status.success() { Ok(()) } else { Err("the build failed; see above".to_owned()) }
+}
+
+/// Replaces this process, so that Ctrl-C and the exit code reach and come from the program itself.
+#[cfg(unix)]
+fn become_program(mut command: Command) -> Result<ExitCode, Sentence> {
+    use std::os::unix::process::CommandExt as _;
+    let error = command.exec();
+    Err(format!("cannot start {}: {error}", command.get_program().display()))
+}
+
+#[cfg(not(unix))]
+fn become_program(mut command: Command) -> Result<ExitCode, Sentence> {
+    let status = command.status().map_err(|e| format!("cannot start the program: {e}"))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The cargo that runs us, with these arguments.
+fn cargo(args: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(args).current_dir(root());
+    command
+}
+
+/// The workspace's folder.
+fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// A program of this workspace: all lie beside this one.
+fn program(name: &str) -> Result<PathBuf, Sentence> {
+    let me = std::env::current_exe().map_err(|e| format!("cannot find myself: {e}"))?;
+    let path = me.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    if path.exists() { Ok(path) } else { Err(format!("{} was not built", path.display())) }
+}
