@@ -12,15 +12,22 @@
 //!
 //! Any answer, a refusal included, and any authenticated request *from* the peer makes it answering.
 
+use std::time::Duration;
+
 use protocol::Timestamp;
+
+use crate::backoff::Backoff;
 
 /// One peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Breaker {
-    silent: u32,
+    failures: u32,
     next_at: Timestamp,
-    probing: bool,
+    probe: Option<Timestamp>,
 }
+
+/// A probe that has not reported after this long counts as silent: longer than any request may take.
+pub const PROBE_MAX: Duration = Duration::from_secs(120);
 
 /// Whether to dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +44,17 @@ pub enum Dial {
 impl Breaker {
     /// A lane wants to dial.
     pub fn dial(&mut self, now: Timestamp) -> Dial {
-        let _ = now;
-        todo!()
+        if self.failures == 0 {
+            return Dial::Now;
+        }
+        if self.probe.is_some_and(|at| now < at.after(PROBE_MAX)) {
+            return Dial::AfterProbe;
+        }
+        if now < self.next_at {
+            return Dial::At(self.next_at);
+        }
+        self.probe = Some(now);
+        Dial::Now
     }
 
     /// The peer answered something, or asked us something.
@@ -48,7 +64,48 @@ impl Breaker {
 
     /// The peer did not answer.
     pub fn silent(&mut self, now: Timestamp, jitter: u32) {
-        let _ = (now, jitter);
-        todo!()
+        // Many lanes may have been in flight when the peer went down; together they are one failure.
+        if self.failures > 0 && self.probe.is_none() {
+            return;
+        }
+        self.probe = None;
+        self.next_at = now.after(Backoff::STANDARD.delay(self.failures, jitter, None));
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(n: u64) -> Timestamp {
+        Timestamp::from_ms(n)
+    }
+
+    #[test]
+    fn a_thousand_lanes_to_a_dead_peer_make_one_probe_at_a_time() {
+        let mut b = Breaker::default();
+        for _ in 0..1_000 {
+            assert_eq!(b.dial(ms(0)), Dial::Now, "up: every lane may");
+        }
+        for _ in 0..1_000 {
+            b.silent(ms(10), u32::MAX);
+        }
+        assert_eq!(b.dial(ms(10)), Dial::At(ms(1_010)), "one failure, not a thousand");
+        assert_eq!(b.dial(ms(1_010)), Dial::Now);
+        assert_eq!(b.dial(ms(1_010)), Dial::AfterProbe);
+        b.silent(ms(1_500), u32::MAX);
+        assert_eq!(b.dial(ms(1_500)), Dial::At(ms(3_500)));
+        b.answered();
+        assert_eq!(b.dial(ms(1_500)), Dial::Now);
+    }
+
+    #[test]
+    fn a_probe_that_vanishes_does_not_stop_the_peer_for_good() {
+        let mut b = Breaker::default();
+        b.silent(ms(0), 0);
+        assert_eq!(b.dial(ms(0)), Dial::Now);
+        assert_eq!(b.dial(ms(119_999)), Dial::AfterProbe);
+        assert_eq!(b.dial(ms(120_000)), Dial::Now);
     }
 }

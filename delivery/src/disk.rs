@@ -112,3 +112,58 @@ impl Disk {
         self.ballast = Ballast::Whole;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MARKS: Marks = Marks { critical: 10, low: 20, high: 40, ballast: 5 };
+
+    #[test]
+    fn a_disk_that_fills_and_empties_goes_through_every_step() {
+        let mut d = Disk::new(MARKS, Ballast::Whole);
+        assert_eq!(d.observe(20), Step::Accept);
+        assert_eq!(d.observe(19), Step::RefuseNew);
+        assert_eq!(d.observe(39), Step::RefuseNew, "not before the high mark");
+        assert_eq!(d.observe(9), Step::FreeBallast);
+        d.freed();
+        assert_eq!(d.observe(14), Step::RefuseNew, "the ballast's room is for draining");
+        assert_eq!(d.observe(44), Step::RefuseNew, "room for the ballast first");
+        assert_eq!(d.observe(45), Step::RebuildBallast);
+        d.rebuilt();
+        assert_eq!(d.observe(40), Step::Accept);
+        assert_eq!(d.write_failed(), Step::FreeBallast, "whatever the file system said");
+        assert!(!d.accepting());
+    }
+
+    #[test]
+    fn a_first_start_makes_the_ballast_and_accepts_meanwhile() {
+        let mut d = Disk::new(MARKS, Ballast::Freed);
+        assert_eq!(d.observe(44), Step::Accept);
+        assert_eq!(d.observe(45), Step::RebuildBallast);
+        assert!(d.accepting());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_new_is_taken_below_the_low_mark_and_the_ballast_is_whole_when_refusing_ends(
+            frees in prop::collection::vec(0u64..60, 1..100),
+        ) {
+            let mut d = Disk::new(MARKS, Ballast::Whole);
+            for free in frees {
+                let before = d.accepting();
+                match d.observe(free) {
+                    Step::Accept => {
+                        prop_assert!(free >= MARKS.low);
+                        prop_assert!(before || d.ballast == Ballast::Whole);
+                    }
+                    Step::RefuseNew => prop_assert!(!d.accepting()),
+                    Step::FreeBallast => { prop_assert!(!d.accepting()); d.freed(); }
+                    Step::RebuildBallast => d.rebuilt(),
+                }
+            }
+        }
+    }
+}

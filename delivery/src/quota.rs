@@ -89,3 +89,38 @@ impl Cap {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_bounded_in_count_and_in_bytes() {
+        let cap =
+            Cap { most: Amount { count: 3, bytes: 10 }, what: "things", code: Code::QueueFull };
+        let held = |count, bytes| Amount { count, bytes };
+        for (have, more, fits) in [
+            (held(0, 0), held(3, 10), true),
+            (held(2, 0), Amount::one(10), true),
+            (held(3, 0), Amount::one(0), false),
+            (held(0, 10), Amount::one(1), false),
+            (held(0, 0), held(4, 0), false),
+            (held(u64::MAX, u64::MAX), held(1, 1), false),
+        ] {
+            assert_eq!(cap.admit(have, more).is_ok(), fits, "{have:?} {more:?}");
+        }
+        let refusal = cap.admit(held(3, 0), Amount::one(1)).unwrap_err();
+        assert_eq!((refusal.code, refusal.retry_after_ms), (Code::QueueFull, Some(FULL_RETRY_MS)));
+    }
+
+    #[test]
+    fn waiting_is_asked_for_only_where_it_helps() {
+        let full = |cap: Cap| cap.admit(cap.most, Amount::one(1)).unwrap_err();
+        for cap in [UPLINK, LINK_OFFERS, KEY_PACKAGES] {
+            assert!(full(cap).retry_after_ms.is_some(), "{}", cap.what);
+        }
+        for cap in [DEVICES, ROOMS] {
+            assert_eq!(full(cap).retry_after_ms, None, "{}", cap.what);
+        }
+    }
+}

@@ -6,12 +6,12 @@
 //! | cursor named by the reader | decision |
 //! |---|---|
 //! | of another incarnation | refused, `WrongIncarnation` |
-//! | after the head, or after the reader's end | refused, `Invalid` |
+//! | after the head, or after the reader's end | refused, `Malformed` |
 //! | after its cursor | the cursor moves |
 //! | at or before its cursor | unchanged |
 
-use protocol::api::Gap;
-use protocol::{Cursor, Incarnation, Refusal, Seq};
+use protocol::api::{Gap, GapReason};
+use protocol::{Code, Cursor, Incarnation, Refusal, Seq};
 
 /// A reader's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,14 +127,23 @@ pub enum Acknowledged {
 /// Decides about an acknowledgement.
 ///
 /// # Errors
-/// `WrongIncarnation` or `Invalid`, as the module says.
+/// `WrongIncarnation` or `Malformed`, as the module says.
 pub fn acknowledge(
     reader: &Reader,
     log: &LogEnds,
     cursor: Cursor,
 ) -> Result<Acknowledged, Refusal> {
-    let _ = (reader, log, cursor);
-    todo!()
+    if cursor.incarnation != log.incarnation {
+        return Err(Code::WrongIncarnation.into());
+    }
+    if cursor.seq > reader.last(log) {
+        let detail = "The acknowledgement is ahead of what there is to acknowledge.";
+        return Err(Refusal::because(Code::Malformed, detail));
+    }
+    if cursor.seq <= reader.cursor {
+        return Ok(Acknowledged::Unchanged);
+    }
+    Ok(Acknowledged::Moved(cursor.seq))
 }
 
 /// How much may be sent at once and before an acknowledgement.
@@ -180,8 +189,40 @@ pub enum Window {
 
 /// What to send next to a reader that was sent everything up to `sent` (its cursor, on a new connection).
 pub fn window(reader: &Reader, log: &LogEnds, sent: Seq, limits: Limits) -> Window {
-    let _ = (reader, log, sent, limits);
-    todo!()
+    if reader.done() {
+        return Window::Ended;
+    }
+    let last = reader.last(log);
+    let start = reader.cursor.max(reader.from.prev());
+    let next = sent.max(start).next();
+    if next > last {
+        return Window::CaughtUp;
+    }
+    let gap = missing(log, next, last);
+    let first = gap.map_or(next, |g| g.last.next());
+    let held = next.prev().get() - start.get();
+    let room = limits.window.saturating_sub(held);
+    let end = last
+        .min(plus(first.prev(), limits.batch.min(room)))
+        .min(log.hole.filter(|h| h.last() >= first).map_or(last, |h| h.first().prev()));
+    match (Span::new(first, end), gap) {
+        (None, None) => Window::Full,
+        (entries, gap) => Window::Send { entries, gap },
+    }
+}
+
+/// What is gone from `next` on: before the tail because it expired, or in a hole because it never came.
+fn missing(log: &LogEnds, next: Seq, last: Seq) -> Option<Gap> {
+    if log.tail > next {
+        let last = log.tail.prev().min(last);
+        return Some(Gap { first: next, last, reason: GapReason::Expired });
+    }
+    let hole = log.hole.filter(|h| h.first() <= next && next <= h.last())?;
+    Some(Gap { first: next, last: hole.last().min(last), reason: GapReason::Lost })
+}
+
+const fn plus(seq: Seq, n: u64) -> Seq {
+    Seq::new(seq.get().saturating_add(n))
 }
 
 /// How many of the loaded entries go into one batch, given their sizes: as many as `BATCH_BYTES` holds, and always the first.
@@ -198,3 +239,6 @@ pub fn fitting(sizes: impl IntoIterator<Item = usize>) -> usize {
     }
     n
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,12 +10,14 @@
 //!
 //! What is cryptographically valid and allowed is settled elsewhere ([`crate::policy`], `crypto`) in the same transaction.
 
-use protocol::api::Accepted;
-use protocol::log::{Chain, Digest};
-use protocol::{Cursor, Epoch, Incarnation, Refusal, Seq, Timestamp};
+use std::cmp::Ordering;
 
-use crate::log::Placed;
-use crate::quota::Amount;
+use protocol::api::Accepted;
+use protocol::log::{Chain, Digest, EntryKind};
+use protocol::{Code, Cursor, Epoch, Incarnation, Refusal, Seq, Timestamp, limit};
+
+use crate::log::{Head, Placed};
+use crate::quota::{self, Amount};
 
 /// A room as its hub knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +125,63 @@ pub fn admit(
     event: &Event<'_>,
     now: Timestamp,
 ) -> Result<Admission, Refusal> {
-    let _ = (head, prior, event, now);
-    todo!()
+    if let Some(known) = repeated(prior, &event.digest)? {
+        return Ok(Admission::Again(known));
+    }
+    in_epoch(head.epoch, event)?;
+    let at = now.max(Timestamp::from_ms(head.last_at.ms().saturating_add(1)));
+    let start = Head { seq: head.head, chain: head.chain };
+    let (kind, body) = match event.what {
+        What::Application(body) => (EntryKind::Application, body),
+        What::Proposal(body) => (EntryKind::Proposal, body),
+        What::Commit { body, .. } => (EntryKind::Commit, body),
+    };
+    let entry = start.append(kind, at, body);
+    let welcome = match event.what {
+        What::Commit { welcome: Some(body), .. } => {
+            let at = Timestamp::from_ms(at.ms().saturating_add(1));
+            Some(Head::after(&entry).append(EntryKind::Welcome, at, body))
+        }
+        _ => None,
+    };
+    let last = welcome.unwrap_or(entry);
+    in_time(last.at, now)?;
+    let epoch = if kind == EntryKind::Commit { head.epoch.next() } else { head.epoch };
+    let incarnation = head.incarnation;
+    let head_after =
+        RoomHead { incarnation, head: last.seq, chain: last.chain, last_at: last.at, epoch };
+    Ok(Admission::New(Admitted { entry, welcome, head_after }))
+}
+
+/// The answer that the same submission got before. PROTOCOL §5.1.
+fn repeated(prior: Option<&Prior>, digest: &Digest) -> Result<Option<Known>, Refusal> {
+    match prior {
+        None | Some(Prior { known: Known::Refused, .. }) => Ok(None),
+        Some(prior) if prior.digest == *digest => Ok(Some(prior.known)),
+        Some(_) => Err(Code::Conflict.into()),
+    }
+}
+
+fn in_epoch(current: Epoch, event: &Event<'_>) -> Result<(), Refusal> {
+    let code = match (event.what, event.epoch.cmp(&current)) {
+        (_, Ordering::Equal) => return Ok(()),
+        (What::Application(_), Ordering::Less) => Code::StaleEpoch,
+        // An epoch that this hub has not given out: it was restored from a backup, or the sender is confused. Not for good, so that the message waits for the answer.
+        (What::Application(_), Ordering::Greater)
+        | (What::Proposal(_) | What::Commit { .. }, _) => Code::WrongEpoch,
+    };
+    Err(Refusal::new(code).at_epoch(current))
+}
+
+/// PROTOCOL §4.2.
+fn in_time(at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
+    let ahead = at.since(now);
+    let Some(wait) = ahead.checked_sub(limit::HUB_TIME_AHEAD).filter(|w| !w.is_zero()) else {
+        return Ok(());
+    };
+    let ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+    let detail = "The hub's clock went back. It takes nothing until its clock has caught up.";
+    Err(Refusal::because(Code::Unavailable, detail).retry_after_ms(ms))
 }
 
 /// What the submitter's own node does with a submission for a room whose hub is elsewhere.
@@ -147,6 +204,12 @@ pub fn uplink(
     held: Amount,
     bytes: u64,
 ) -> Result<Uplink, Refusal> {
-    let _ = (prior, digest, held, bytes);
-    todo!()
+    if let Some(known) = repeated(prior, digest)? {
+        return Ok(Uplink::Again(known));
+    }
+    quota::UPLINK.admit(held, Amount::one(bytes))?;
+    Ok(Uplink::New)
 }
+
+#[cfg(test)]
+mod tests;
