@@ -1,0 +1,255 @@
+//! Where a node keeps everything: SQLite by default, PostgreSQL for a bigger organisation, one SQL text for both.
+//!
+//! | verb | what it does |
+//! |---|---|
+//! | [`Store::write`] | runs a job in a transaction that may be shared with other jobs (group commit), answers after the commit |
+//! | [`Store::read`] | runs a job on a snapshot |
+//!
+//! Each table family is a module of functions over `&mut `[`Tx`]; SQL stands there and nowhere else in this crate.
+//!
+//! | module | tables |
+//! |---|---|
+//! | [`identity`] | `node` |
+//! | [`logs`] | `log`, `entry`, `gap` |
+//! | [`readers`] | `reader` |
+//! | [`lanes`] | `lane` |
+//! | [`rooms`], [`members`] | `room`, `pending_proposal`; `member` |
+//! | [`accounts`], [`devices`] | `account`, `invite`; `device`, `token` |
+//! | [`keypackages`], [`links`] | `keypackage`; `link_offer` |
+//! | [`peers`] | `peer`, `peer_invite` |
+//! | [`submissions`] | `submission` |
+//! | [`status`] | questions over all of them |
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use protocol::{DeviceId, Domain, Incarnation};
+use sqlx::{Postgres, Sqlite, Transaction};
+use tokio::sync::{mpsc, oneshot};
+
+pub mod accounts;
+pub mod devices;
+pub mod disk;
+mod error;
+pub mod identity;
+pub mod keypackages;
+pub mod lanes;
+pub mod links;
+pub mod logs;
+pub mod members;
+mod migrate;
+pub mod peers;
+mod pools;
+pub mod readers;
+pub mod rooms;
+mod row;
+pub mod status;
+pub mod submissions;
+mod writer;
+
+pub use error::StoreError;
+pub use logs::LogId;
+pub use writer::Counters;
+
+use pools::Pools;
+use writer::{Message, Pending, Writer};
+
+/// A future that borrows the transaction for as long as the job runs.
+pub type BoxFuture<'t, T> = Pin<Box<dyn Future<Output = T> + Send + 't>>;
+
+/// Who may have something to do, now that a transaction is durable.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wake {
+    /// A log got entries or changed its readers.
+    Log(LogId),
+    /// Something changed for a device itself: a new log to read, or the device was revoked.
+    Device(DeviceId),
+    /// There is something to send to a peer, or it was heard from.
+    Peer(Domain),
+}
+
+/// Told of every wake, after the commit, from the writer's task: must not block. It may coalesce; a lost wake must cost only time.
+pub type Subscriber = Arc<dyn Fn(Wake) + Send + Sync>;
+
+/// Which database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file. Next to it lie its `-wal` and `-shm` and the ballast.
+    Sqlite(PathBuf),
+    /// A `postgres://` URL.
+    Postgres(String),
+}
+
+/// How to open a store.
+#[derive(Clone)]
+pub struct Options {
+    /// Which database.
+    pub location: Location,
+    /// Whose database it must be.
+    pub domain: Domain,
+    /// Whether to make it when it is not there. (A PostgreSQL database must exist; its tables are made in any case.)
+    pub create: bool,
+    /// Jobs that may wait for the writer; beyond it [`Store::write`] says [`StoreError::Busy`].
+    pub queue: usize,
+    /// Told of every wake.
+    pub subscriber: Subscriber,
+}
+
+impl Options {
+    /// The usual bounds, and nobody to wake.
+    #[must_use]
+    pub fn new(location: Location, domain: Domain) -> Self {
+        Self { location, domain, create: false, queue: QUEUE_JOBS, subscriber: Arc::new(|_| ()) }
+    }
+}
+
+/// Jobs that may wait for the writer, unless the caller says otherwise: a few seconds of work.
+pub const QUEUE_JOBS: usize = 4096;
+
+/// The node's database. Cheap to clone; all clones share one writer.
+#[derive(Clone)]
+pub struct Store {
+    pools: Pools,
+    jobs: mpsc::Sender<Message>,
+    counters: Arc<Counters>,
+}
+
+impl Store {
+    /// Opens the database, brings its schema up to date and checks whose it is. A new one gets a fresh incarnation.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::NewerSchema`], [`StoreError::OtherNode`], [`StoreError::OldSqlite`]; and when the
+    /// database cannot be reached.
+    pub async fn open(
+        options: Options,
+        clock: &dyn protocol::Clock,
+        entropy: &dyn protocol::Entropy,
+    ) -> Result<Self, StoreError> {
+        let pools = Pools::open(&options).await?;
+        let counters = Arc::new(Counters::default());
+        let (jobs, waiting) = mpsc::channel(options.queue.max(1));
+        let writer =
+            Writer::new(pools.clone(), waiting, options.subscriber.clone(), counters.clone());
+        tokio::spawn(writer.run());
+        let store = Self { pools, jobs, counters };
+        let fresh = identity::Node {
+            domain: options.domain.clone(),
+            incarnation: Incarnation::from_bytes(entropy.bytes16()),
+            created: clock.now(),
+        };
+        let found = store.write(move |tx| Box::pin(identity::ensure(tx, fresh))).await;
+        let wrong = match found {
+            Ok(node) if node.domain == options.domain => return Ok(store),
+            Ok(node) => StoreError::OtherNode {
+                found: node.domain.to_string(),
+                wanted: options.domain.to_string(),
+            },
+            Err(e) => e,
+        };
+        store.close().await;
+        Err(wrong)
+    }
+
+    /// Runs `job` in a transaction and returns its result after the commit: what it wrote is durable then. Jobs that wait together
+    /// share the transaction and its fsync, each under its own savepoint; one that returns an error is rolled back alone.
+    ///
+    /// When the caller goes away the job still runs. A job must not wait for anything but the database.
+    ///
+    /// # Errors
+    /// What `job` returned; [`StoreError::Busy`] when too many jobs wait; any other when the commit failed, and then nothing of
+    /// the job is in the database. (On PostgreSQL a connection that breaks during the commit leaves that open: repeat idempotently.)
+    pub async fn write<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let pending = Message::Job(Box::new(Pending::new(job, reply)));
+        self.jobs.try_send(pending).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// Runs `job` on a snapshot: it sees one state of the database, whatever is written meanwhile. Writes are refused.
+    ///
+    /// # Errors
+    /// What `job` returned; [`StoreError::Busy`] when no connection became free in time.
+    pub async fn read<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, E>>,
+        E: From<StoreError>,
+    {
+        let mut tx = self.snapshot().await?;
+        let result = job(&mut tx).await;
+        tx.rollback().await?;
+        result
+    }
+
+    /// A snapshot to read from directly; it ends when dropped. Keep it short: an old snapshot holds back the write-ahead log.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when no connection became free in time.
+    pub async fn snapshot(&self) -> Result<Tx, StoreError> {
+        self.pools.begin_read().await
+    }
+
+    /// What the writer has done so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Finishes what was submitted, refuses the rest, closes the database. Returns when all of it is done.
+    pub async fn close(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.jobs.send(Message::Close(done)).await.is_ok() {
+            // An error only says that the writer ended first.
+            drop(finished.await);
+        }
+        self.pools.close().await;
+    }
+}
+
+/// A transaction, or a snapshot to read from.
+pub struct Tx {
+    inner: Inner,
+    wakes: BTreeSet<Wake>,
+}
+
+/// The two databases. Functions reach it through the macros of `row`.
+pub(crate) enum Inner {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    fn new(inner: Inner) -> Self {
+        Self { inner, wakes: BTreeSet::new() }
+    }
+
+    /// Asks for `wake` once the transaction is durable. Dropped when the job fails.
+    pub fn wake(&mut self, wake: Wake) {
+        self.wakes.insert(wake);
+    }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        match self.inner {
+            Inner::Sqlite(t) => t.commit().await?,
+            Inner::Postgres(t) => t.commit().await?,
+        }
+        Ok(())
+    }
+
+    async fn rollback(self) -> Result<(), StoreError> {
+        match self.inner {
+            Inner::Sqlite(t) => t.rollback().await?,
+            Inner::Postgres(t) => t.rollback().await?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! The node itself: its name and this life of its database.
+
+use protocol::{Domain, Incarnation, Timestamp};
+
+use super::row::{Column, execute, fetch_one, fetch_optional, ms};
+use super::{StoreError, Tx};
+
+/// The row of `node`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub domain: Domain,
+    /// This life of its database.
+    pub incarnation: Incarnation,
+    /// When the database was made.
+    pub created: Timestamp,
+}
+
+type Row = (String, Vec<u8>, i64);
+
+impl TryFrom<Row> for Node {
+    type Error = StoreError;
+    fn try_from((domain, incarnation, created): Row) -> Result<Self, StoreError> {
+        let incarnation = Column("node", "incarnation").bytes(&incarnation)?;
+        Ok(Self {
+            domain: Column("node", "domain").parse(&domain)?,
+            incarnation: Incarnation::from_bytes(incarnation),
+            created: Column("node", "created_ms").time(created)?,
+        })
+    }
+}
+
+/// The node.
+///
+/// # Errors
+/// When the database fails.
+pub async fn load(tx: &mut Tx) -> Result<Node, StoreError> {
+    fetch_one!(tx, Row, "SELECT domain, incarnation, created_ms FROM node WHERE id = 1")?.try_into()
+}
+
+/// Writes `fresh` unless there is a node already; returns what is there.
+pub(super) async fn ensure(tx: &mut Tx, fresh: Node) -> Result<Node, StoreError> {
+    let found =
+        fetch_optional!(tx, Row, "SELECT domain, incarnation, created_ms FROM node WHERE id = 1")?;
+    if let Some(found) = found {
+        return found.try_into();
+    }
+    execute!(
+        tx,
+        "INSERT INTO node (id, domain, incarnation, created_ms) VALUES (1, $1, $2, $3) ON CONFLICT (id) DO NOTHING",
+        fresh.domain.as_str(),
+        fresh.incarnation.as_bytes().as_slice(),
+        ms(fresh.created)
+    )?;
+    load(tx).await
+}
+
+/// Begins a new life after a restore: every number this node gives from now on belongs to `incarnation`, so none of a former life is
+/// taken for one of this. Readers keep their place in what was restored. PROTOCOL §4.4.
+///
+/// # Errors
+/// When the database fails.
+pub async fn new_incarnation(tx: &mut Tx, incarnation: &Incarnation) -> Result<(), StoreError> {
+    let bytes = incarnation.as_bytes().as_slice();
+    execute!(tx, "UPDATE node SET incarnation = $1 WHERE id = 1", bytes)?;
+    execute!(tx, "UPDATE log SET incarnation = $1 WHERE kind <> 'replica'", bytes)?;
+    Ok(())
+}

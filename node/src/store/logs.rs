@@ -1,0 +1,669 @@
+//! Logs and their entries: the one mechanism under rooms, replicas, inboxes and uplinks. PROTOCOL §4.
+
+use protocol::api::GapReason;
+use protocol::log::{Chain, Digest, EntryKind};
+use protocol::{DeviceId, Domain, Incarnation, RoomId, Seq, Timestamp};
+
+use super::row::{Column, execute, fetch_all, fetch_one, fetch_optional, int, limit, ms, row};
+use super::{Inner, StoreError, Tx};
+
+/// A log's number in this database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId(i64);
+
+impl LogId {
+    pub(super) const fn new(id: i64) -> Self {
+        Self(id)
+    }
+
+    /// The number, for the log of what the node does.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// What a log is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogName {
+    /// The history of a room that this node orders.
+    Room(RoomId),
+    /// The copy of the history of a room that another node orders, with the same numbers.
+    Replica(RoomId),
+    /// What a device must get beside its rooms.
+    Inbox(DeviceId),
+    /// Submissions that wait for a room's foreign hub.
+    Uplink(RoomId),
+}
+
+impl LogName {
+    /// The word in the column `kind`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Room(_) => "room",
+            Self::Replica(_) => "replica",
+            Self::Inbox(_) => "inbox",
+            Self::Uplink(_) => "uplink",
+        }
+    }
+
+    /// The room or device.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Room(r) | Self::Replica(r) | Self::Uplink(r) => r.as_str(),
+            Self::Inbox(d) => d.as_str(),
+        }
+    }
+
+    /// The room, unless it is an inbox.
+    #[must_use]
+    pub const fn room(&self) -> Option<&RoomId> {
+        match self {
+            Self::Room(r) | Self::Replica(r) | Self::Uplink(r) => Some(r),
+            Self::Inbox(_) => None,
+        }
+    }
+
+    pub(super) fn from_columns(kind: &str, name: &str) -> Result<Self, StoreError> {
+        let column = Column("log", "name");
+        Ok(match kind {
+            "room" => Self::Room(column.parse(name)?),
+            "replica" => Self::Replica(column.parse(name)?),
+            "inbox" => Self::Inbox(column.parse(name)?),
+            "uplink" => Self::Uplink(column.parse(name)?),
+            _ => return Err(Column("log", "kind").corrupt()),
+        })
+    }
+}
+
+/// A log without its entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Its number here.
+    pub id: LogId,
+    /// What it is of.
+    pub name: LogName,
+    /// The node that orders the room; of an inbox this node.
+    pub hub: Domain,
+    /// Whose life the numbers belong to.
+    pub incarnation: Incarnation,
+    /// The newest entry, 0 before the first.
+    pub head: Seq,
+    /// Everything up to here was removed.
+    pub tail: Seq,
+    /// The chain at `head`.
+    pub chain: Chain,
+    /// The chain at `tail`.
+    pub tail_chain: Chain,
+    /// The time of the newest entry.
+    pub last_at: Timestamp,
+    /// The bodies of all kept entries together.
+    pub bytes: u64,
+}
+
+row! {
+    pub(super) struct LogRow {
+        id: i64, kind: String, name: String, hub: String, incarnation: Vec<u8>, head: i64, tail: i64,
+        chain: Vec<u8>, tail_chain: Vec<u8>, last_at_ms: i64, bytes: i64,
+    }
+}
+
+impl TryFrom<LogRow> for Log {
+    type Error = StoreError;
+    fn try_from(r: LogRow) -> Result<Self, StoreError> {
+        let incarnation = Column("log", "incarnation").bytes(&r.incarnation)?;
+        Ok(Self {
+            id: LogId(r.id),
+            name: LogName::from_columns(&r.kind, &r.name)?,
+            hub: Column("log", "hub").parse(&r.hub)?,
+            incarnation: Incarnation::from_bytes(incarnation),
+            head: Column("log", "head").seq(r.head)?,
+            tail: Column("log", "tail").seq(r.tail)?,
+            chain: Chain::from_bytes(Column("log", "chain").bytes(&r.chain)?),
+            tail_chain: Chain::from_bytes(Column("log", "tail_chain").bytes(&r.tail_chain)?),
+            last_at: Column("log", "last_at_ms").time(r.last_at_ms)?,
+            bytes: Column("log", "bytes").number(r.bytes)?,
+        })
+    }
+}
+
+/// Where a log begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Whose life the numbers belong to.
+    pub incarnation: Incarnation,
+    /// The last entry that is not in it: 0, or where a follower comes in.
+    pub seq: Seq,
+    /// The chain there.
+    pub chain: Chain,
+    /// The time there.
+    pub at: Timestamp,
+}
+
+/// Makes a log; says nothing and changes nothing if it exists.
+///
+/// # Errors
+/// When the database fails.
+pub async fn create(
+    tx: &mut Tx,
+    name: &LogName,
+    hub: &Domain,
+    start: &Start,
+    now: Timestamp,
+) -> Result<Option<LogId>, StoreError> {
+    let id = fetch_optional!(
+        tx,
+        (i64,),
+        "INSERT INTO log (kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes, created_ms) \
+         VALUES ($1, $2, $3, $4, $5, $5, $6, $6, $7, 0, $8) ON CONFLICT (kind, name) DO NOTHING RETURNING id",
+        name.kind(),
+        name.name(),
+        hub.as_str(),
+        start.incarnation.as_bytes().as_slice(),
+        int(start.seq.get()),
+        start.chain.as_bytes().as_slice(),
+        ms(start.at),
+        ms(now)
+    )?;
+    Ok(id.map(|(id,)| LogId(id)))
+}
+
+/// The log of that name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(tx: &mut Tx, name: &LogName) -> Result<Option<Log>, StoreError> {
+    fetch_optional!(
+        tx,
+        LogRow,
+        "SELECT id, kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes FROM log WHERE kind = $1 AND name = $2",
+        name.kind(),
+        name.name()
+    )?
+    .map(TryInto::try_into)
+    .transpose()
+}
+
+/// The log of that number.
+///
+/// # Errors
+/// When the database fails, or there is none.
+pub async fn get(tx: &mut Tx, log: LogId) -> Result<Log, StoreError> {
+    fetch_one!(
+        tx,
+        LogRow,
+        "SELECT id, kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes FROM log WHERE id = $1",
+        log.0
+    )?
+    .try_into()
+}
+
+/// The log of that name, for a change: whoever else wants to change it, in whatever process, waits until the transaction ends.
+/// Take it before reading anything that the change depends on.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock(tx: &mut Tx, name: &LogName) -> Result<Option<Log>, StoreError> {
+    // In SQLite the transaction holds the only write lock already.
+    if matches!(tx.inner, Inner::Sqlite(_)) {
+        return find(tx, name).await;
+    }
+    fetch_optional!(
+        tx,
+        LogRow,
+        "SELECT id, kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes FROM log WHERE kind = $1 AND name = $2 FOR UPDATE",
+        name.kind(),
+        name.name()
+    )?
+    .map(TryInto::try_into)
+    .transpose()
+}
+
+/// An entry, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub seq: Seq,
+    /// The hub's time of acceptance.
+    pub at: Timestamp,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The content; absent where this node holds, or the caller asked for, only the digest.
+    pub body: Option<Vec<u8>>,
+    /// The digest of kind, time and content.
+    pub digest: Digest,
+    /// The chain at this entry.
+    pub chain: Chain,
+    /// What goes with it to followers, in the node's own encoding.
+    pub note: Option<Vec<u8>>,
+}
+
+row! {
+    struct EntryRow {
+        seq: i64, at_ms: i64, kind: i64, body: Option<Vec<u8>>, digest: Vec<u8>, chain: Vec<u8>, note: Option<Vec<u8>>,
+    }
+}
+
+impl TryFrom<EntryRow> for Entry {
+    type Error = StoreError;
+    fn try_from(r: EntryRow) -> Result<Self, StoreError> {
+        let kind = Column("entry", "kind");
+        Ok(Self {
+            seq: Column("entry", "seq").seq(r.seq)?,
+            at: Column("entry", "at_ms").time(r.at_ms)?,
+            kind: EntryKind::from_code(kind.number(r.kind)?).ok_or(kind.corrupt())?,
+            body: r.body,
+            digest: Digest::from_bytes(Column("entry", "digest").bytes(&r.digest)?),
+            chain: Chain::from_bytes(Column("entry", "chain").bytes(&r.chain)?),
+            note: r.note,
+        })
+    }
+}
+
+/// Appends consecutive entries right after the head, and moves the head to the last of them.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when the first is not the one after the head; when the database fails.
+pub async fn append(tx: &mut Tx, log: LogId, entries: &[Entry]) -> Result<(), StoreError> {
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+    let bytes: usize = entries.iter().map(|e| e.body.as_ref().map_or(0, Vec::len)).sum();
+    let moved = execute!(
+        tx,
+        "UPDATE log SET head = $2, chain = $3, last_at_ms = $4, bytes = bytes + $5 WHERE id = $1 AND head = $6",
+        log.0,
+        int(last.seq.get()),
+        last.chain.as_bytes().as_slice(),
+        ms(last.at),
+        limit(bytes),
+        int(first.seq.prev().get())
+    )?;
+    if moved != 1 {
+        return Err(StoreError::Conflict { table: "log" });
+    }
+    let mut expected = first.seq;
+    for entry in entries {
+        if entry.seq != expected {
+            return Err(StoreError::Conflict { table: "entry" });
+        }
+        insert(tx, log, entry).await?;
+        expected = expected.next();
+    }
+    Ok(())
+}
+
+async fn insert(tx: &mut Tx, log: LogId, entry: &Entry) -> Result<(), StoreError> {
+    execute!(
+        tx,
+        "INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain, note) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        log.0,
+        int(entry.seq.get()),
+        ms(entry.at),
+        i64::from(entry.kind.code()),
+        entry.body.as_deref(),
+        entry.digest.as_bytes().as_slice(),
+        entry.chain.as_bytes().as_slice(),
+        entry.note.as_deref()
+    )?;
+    Ok(())
+}
+
+/// How much to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Nothing after this entry.
+    pub until: Seq,
+    /// At most so many entries.
+    pub entries: usize,
+    /// At most so many bytes of bodies; a first entry that is larger comes alone.
+    pub bytes: usize,
+}
+
+/// Which bodies to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bodies {
+    /// All that are kept.
+    All,
+    /// Not those of Welcomes: they are for others.
+    NoWelcomes,
+}
+
+/// Consecutive entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The chain before the first of them (or at the place asked for, when there are none).
+    pub before: Chain,
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// What is missing between the place asked for and the first entry. When it is there and `entries` is empty, nothing after
+    /// the gap is kept within the bound.
+    pub gap: Option<Gap>,
+}
+
+/// Entries that are not here and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first.
+    pub first: Seq,
+    /// The last.
+    pub last: Seq,
+    /// Why.
+    pub reason: GapReason,
+}
+
+type ChainRow = (Vec<u8>,);
+
+/// Reads what comes after `after`, up to the next gap.
+///
+/// # Errors
+/// When the database fails.
+pub async fn read(
+    tx: &mut Tx,
+    log: &Log,
+    after: Seq,
+    bound: Bound,
+    bodies: Bodies,
+) -> Result<Run, StoreError> {
+    let mut place = after.max(log.tail);
+    let mut gap = (after < log.tail).then(|| Gap {
+        first: after.next(),
+        last: log.tail,
+        reason: GapReason::Expired,
+    });
+    let mut entries = entries_after(tx, log.id, place, bound, bodies).await?;
+    let mut before = None;
+    if entries.first().is_none_or(|e| e.seq != place.next())
+        && let Some((lost, chain)) = gap_at(tx, log.id, place.next()).await?
+    {
+        place = lost.last;
+        before = Some(chain);
+        gap = Some(Gap { first: gap.map_or(lost.first.max(after.next()), |g| g.first), ..lost });
+        if entries.first().is_none_or(|e| e.seq <= place) {
+            entries = entries_after(tx, log.id, place, bound, bodies).await?;
+        }
+    }
+    let mut expected = place;
+    entries.retain(|e| {
+        let follows = e.seq == expected.next();
+        expected = if follows { e.seq } else { expected };
+        follows
+    });
+    let before = match before {
+        Some(chain) => chain,
+        None => chain_at(tx, log, place).await?.ok_or(Column("entry", "chain").corrupt())?,
+    };
+    Ok(Run { before, entries, gap })
+}
+
+async fn entries_after(
+    tx: &mut Tx,
+    log: LogId,
+    after: Seq,
+    bound: Bound,
+    bodies: Bodies,
+) -> Result<Vec<Entry>, StoreError> {
+    // Lengths first, so that no more bodies are fetched than may be kept in memory.
+    let hidden = match bodies {
+        Bodies::All => 0,
+        Bodies::NoWelcomes => i64::from(EntryKind::Welcome.code()),
+    };
+    let rows = fetch_all!(
+        tx,
+        EntryRow,
+        "SELECT e.seq, e.at_ms, e.kind, CASE WHEN e.kind = $6 THEN NULL ELSE e.body END AS body, e.digest, e.chain, e.note \
+         FROM (SELECT seq, SUM(size) OVER (ORDER BY seq) AS total, ROW_NUMBER() OVER (ORDER BY seq) AS place \
+               FROM (SELECT seq, CASE WHEN kind = $6 THEN 0 ELSE COALESCE(length(body), 0) END AS size FROM entry \
+                     WHERE log_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4) near) run \
+         JOIN entry e ON e.log_id = $1 AND e.seq = run.seq \
+         WHERE run.total <= $5 OR run.place = 1 ORDER BY e.seq",
+        log.0,
+        int(after.get()),
+        int(bound.until.get()),
+        limit(bound.entries),
+        limit(bound.bytes),
+        hidden
+    )?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// One entry, body included.
+///
+/// # Errors
+/// When the database fails.
+pub async fn entry(tx: &mut Tx, log: LogId, seq: Seq) -> Result<Option<Entry>, StoreError> {
+    fetch_optional!(
+        tx,
+        EntryRow,
+        "SELECT seq, at_ms, kind, body, digest, chain, note FROM entry WHERE log_id = $1 AND seq = $2",
+        log.0,
+        int(seq.get())
+    )?
+    .map(TryInto::try_into)
+    .transpose()
+}
+
+/// The chain at `seq`, when it is still known.
+///
+/// # Errors
+/// When the database fails.
+pub async fn chain_at(tx: &mut Tx, log: &Log, seq: Seq) -> Result<Option<Chain>, StoreError> {
+    if seq == log.head {
+        return Ok(Some(log.chain));
+    }
+    if seq == log.tail {
+        return Ok(Some(log.tail_chain));
+    }
+    let row = fetch_optional!(
+        tx,
+        ChainRow,
+        "SELECT chain FROM entry WHERE log_id = $1 AND seq = $2 \
+         UNION ALL SELECT chain FROM gap WHERE log_id = $1 AND last = $2",
+        log.id.0,
+        int(seq.get())
+    )?;
+    row.map(|(chain,)| Ok(Chain::from_bytes(Column("entry", "chain").bytes(&chain)?))).transpose()
+}
+
+row! { struct GapRow { first: i64, last: i64, chain: Vec<u8>, reason: String } }
+
+impl TryFrom<GapRow> for (Gap, Chain) {
+    type Error = StoreError;
+    fn try_from(r: GapRow) -> Result<Self, StoreError> {
+        let reason = match r.reason.as_str() {
+            "expired" => GapReason::Expired,
+            "lost" => GapReason::Lost,
+            _ => return Err(Column("gap", "reason").corrupt()),
+        };
+        let gap = Gap {
+            first: Column("gap", "first").seq(r.first)?,
+            last: Column("gap", "last").seq(r.last)?,
+            reason,
+        };
+        Ok((gap, Chain::from_bytes(Column("gap", "chain").bytes(&r.chain)?)))
+    }
+}
+
+async fn gap_at(tx: &mut Tx, log: LogId, seq: Seq) -> Result<Option<(Gap, Chain)>, StoreError> {
+    fetch_optional!(
+        tx,
+        GapRow,
+        "SELECT first, last, chain, reason FROM gap WHERE log_id = $1 AND first <= $2 AND last >= $2",
+        log.0,
+        int(seq.get())
+    )?
+    .map(TryInto::try_into)
+    .transpose()
+}
+
+/// Goes past entries that this node will never have: those right after the head, up to `gap.last`, where the chain is `chain`.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when the gap does not begin right after the head; when the database fails.
+pub async fn skip(
+    tx: &mut Tx,
+    log: LogId,
+    gap: &Gap,
+    chain: &Chain,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let moved = execute!(
+        tx,
+        "UPDATE log SET head = $2, chain = $3 WHERE id = $1 AND head = $4 AND head < $2",
+        log.0,
+        int(gap.last.get()),
+        chain.as_bytes().as_slice(),
+        int(gap.first.prev().get())
+    )?;
+    if moved != 1 {
+        return Err(StoreError::Conflict { table: "log" });
+    }
+    let reason = match gap.reason {
+        GapReason::Expired => "expired",
+        GapReason::Lost => "lost",
+    };
+    execute!(
+        tx,
+        "INSERT INTO gap (log_id, first, last, chain, reason, at_ms) VALUES ($1, $2, $3, $4, $5, $6)",
+        log.0,
+        int(gap.first.get()),
+        int(gap.last.get()),
+        chain.as_bytes().as_slice(),
+        reason,
+        ms(now)
+    )?;
+    Ok(())
+}
+
+/// Follows a hub into a new life: forgets what came after `start.seq` in the old one and goes on from there. Readers that were further
+/// stand there again. PROTOCOL §4.4.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when the log begins after `start.seq` or does not reach it; when the database fails.
+pub async fn rewind(tx: &mut Tx, log: LogId, start: &Start) -> Result<(), StoreError> {
+    let to = int(start.seq.get());
+    let moved = execute!(
+        tx,
+        "UPDATE log SET head = $2, chain = $3, last_at_ms = $4, incarnation = $5, \
+         bytes = (SELECT COALESCE(SUM(length(body)), 0) FROM entry WHERE log_id = $1 AND seq <= $2) \
+         WHERE id = $1 AND head >= $2 AND tail <= $2",
+        log.0,
+        to,
+        start.chain.as_bytes().as_slice(),
+        ms(start.at),
+        start.incarnation.as_bytes().as_slice()
+    )?;
+    if moved != 1 {
+        return Err(StoreError::Conflict { table: "log" });
+    }
+    execute!(tx, "DELETE FROM entry WHERE log_id = $1 AND seq > $2", log.0, to)?;
+    execute!(tx, "DELETE FROM gap WHERE log_id = $1 AND last > $2", log.0, to)?;
+    execute!(tx, "UPDATE reader SET cursor = $2 WHERE log_id = $1 AND cursor > $2", log.0, to)?;
+    Ok(())
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// How many entries.
+    pub entries: u64,
+    /// Their bodies together.
+    pub bytes: u64,
+}
+
+/// Removes entries up to `upto`, at most `max` of them, oldest first. Nobody may need them any more.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when somebody else trimmed the log meanwhile; when the database fails.
+pub async fn trim(tx: &mut Tx, log: &Log, upto: Seq, max: usize) -> Result<Trimmed, StoreError> {
+    let cap = upto.min(log.head).min(Seq::new(log.tail.get().saturating_add(max as u64)));
+    // The tail must stand where the chain is known: at an entry or at the end of a gap.
+    let stand = fetch_optional!(
+        tx,
+        (i64, Vec<u8>),
+        "SELECT seq, chain FROM (SELECT seq, chain FROM entry WHERE log_id = $1 AND seq > $2 AND seq <= $3 \
+         UNION ALL SELECT last AS seq, chain FROM gap WHERE log_id = $1 AND last > $2 AND last <= $3) place \
+         ORDER BY seq DESC LIMIT 1",
+        log.id.0,
+        int(log.tail.get()),
+        int(cap.get())
+    )?;
+    let Some((tail, chain)) = stand else { return Ok(Trimmed::default()) };
+    let sizes = fetch_all!(
+        tx,
+        (i64,),
+        "DELETE FROM entry WHERE log_id = $1 AND seq <= $2 RETURNING CAST(COALESCE(length(body), 0) AS BIGINT)",
+        log.id.0,
+        tail
+    )?;
+    let bytes: i64 = sizes.iter().map(|(n,)| n).sum();
+    execute!(tx, "DELETE FROM gap WHERE log_id = $1 AND last <= $2", log.id.0, tail)?;
+    let moved = execute!(
+        tx,
+        "UPDATE log SET tail = $2, tail_chain = $3, bytes = bytes - $4 WHERE id = $1 AND tail = $5",
+        log.id.0,
+        tail,
+        chain.as_slice(),
+        bytes,
+        int(log.tail.get())
+    )?;
+    if moved != 1 {
+        return Err(StoreError::Conflict { table: "log" });
+    }
+    Ok(Trimmed { entries: sizes.len() as u64, bytes: Column("log", "bytes").number(bytes)? })
+}
+
+/// Logs that keep entries, by number after `after`, for the worker that trims them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn kept(tx: &mut Tx, after: Option<LogId>, max: usize) -> Result<Vec<Log>, StoreError> {
+    let rows = fetch_all!(
+        tx,
+        LogRow,
+        "SELECT id, kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes FROM log \
+         WHERE id > $1 AND head > tail ORDER BY id LIMIT $2",
+        after.map_or(0, LogId::get),
+        limit(max)
+    )?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The last of the oldest `max` entries that is older than `before`: how far retention reaches. The tail when none is.
+///
+/// # Errors
+/// When the database fails.
+pub async fn older_than(
+    tx: &mut Tx,
+    log: &Log,
+    before: Timestamp,
+    max: usize,
+) -> Result<Seq, StoreError> {
+    let (last,) = fetch_one!(
+        tx,
+        (Option<i64>,),
+        "SELECT MAX(seq) FROM (SELECT seq, at_ms FROM entry WHERE log_id = $1 AND seq > $2 ORDER BY seq LIMIT $3) oldest \
+         WHERE at_ms < $4",
+        log.id.0,
+        int(log.tail.get()),
+        limit(max),
+        ms(before)
+    )?;
+    last.map_or(Ok(log.tail), |n| Column("entry", "seq").seq(n))
+}
+
+/// Removes a log and everything that hangs on it. For an uplink that was emptied and a room that ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(tx: &mut Tx, log: LogId) -> Result<(), StoreError> {
+    execute!(tx, "DELETE FROM pending_proposal WHERE log_id = $1", log.0)?;
+    execute!(tx, "DELETE FROM member WHERE log_id = $1", log.0)?;
+    execute!(tx, "DELETE FROM room WHERE log_id = $1", log.0)?;
+    execute!(tx, "DELETE FROM lane WHERE log_id = $1", log.0)?;
+    execute!(tx, "DELETE FROM reader WHERE log_id = $1", log.0)?;
+    execute!(tx, "DELETE FROM gap WHERE log_id = $1", log.0)?;
+    execute!(tx, "DELETE FROM entry WHERE log_id = $1", log.0)?;
+    execute!(tx, "DELETE FROM log WHERE id = $1", log.0)?;
+    Ok(())
+}

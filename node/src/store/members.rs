@@ -1,0 +1,176 @@
+//! Devices in a room's group: who may send to it, whom it is delivered to, which peers follow it.
+
+use protocol::{DeviceId, Domain, RoomId, Seq, UserId};
+
+use super::logs::LogId;
+use super::row::{Column, execute, fetch_all, fetch_one, fetch_optional, int, limit};
+use super::{StoreError, Tx};
+
+/// A device in a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The device. Its user and node are part of its name.
+    pub device: DeviceId,
+    /// The commit that added it.
+    pub since: Seq,
+}
+
+/// Adds a device.
+///
+/// # Errors
+/// When the database fails.
+pub async fn add(tx: &mut Tx, log: LogId, device: &DeviceId, since: Seq) -> Result<(), StoreError> {
+    execute!(
+        tx,
+        "INSERT INTO member (log_id, device, user_id, domain, since_seq) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (log_id, device) DO UPDATE SET since_seq = excluded.since_seq",
+        log.get(),
+        device.as_str(),
+        device.user().as_str(),
+        device.domain().as_str(),
+        int(since.get())
+    )?;
+    Ok(())
+}
+
+/// Removes a device. Says whether it was there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn remove(tx: &mut Tx, log: LogId, device: &DeviceId) -> Result<bool, StoreError> {
+    let removed = execute!(
+        tx,
+        "DELETE FROM member WHERE log_id = $1 AND device = $2",
+        log.get(),
+        device.as_str()
+    )?;
+    Ok(removed > 0)
+}
+
+type Row = (String, i64);
+
+fn member((device, since): Row) -> Result<Member, StoreError> {
+    Ok(Member {
+        device: Column("member", "device").parse(&device)?,
+        since: Column("member", "since_seq").seq(since)?,
+    })
+}
+
+/// The device, if it is in the room.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(
+    tx: &mut Tx,
+    log: LogId,
+    device: &DeviceId,
+) -> Result<Option<Member>, StoreError> {
+    fetch_optional!(
+        tx,
+        Row,
+        "SELECT device, since_seq FROM member WHERE log_id = $1 AND device = $2",
+        log.get(),
+        device.as_str()
+    )?
+    .map(member)
+    .transpose()
+}
+
+/// The devices of a room by name after `after`, at most `max`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_room(
+    tx: &mut Tx,
+    log: LogId,
+    after: Option<&DeviceId>,
+    max: usize,
+) -> Result<Vec<Member>, StoreError> {
+    let rows = fetch_all!(
+        tx,
+        Row,
+        "SELECT device, since_seq FROM member WHERE log_id = $1 AND device > $2 ORDER BY device LIMIT $3",
+        log.get(),
+        after.map_or("", DeviceId::as_str),
+        limit(max)
+    )?;
+    rows.into_iter().map(member).collect()
+}
+
+/// The devices of one node in a room.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_domain(
+    tx: &mut Tx,
+    log: LogId,
+    domain: &Domain,
+) -> Result<Vec<Member>, StoreError> {
+    let rows = fetch_all!(
+        tx,
+        Row,
+        "SELECT device, since_seq FROM member WHERE log_id = $1 AND domain = $2 ORDER BY device",
+        log.get(),
+        domain.as_str()
+    )?;
+    rows.into_iter().map(member).collect()
+}
+
+/// The devices of one person in a room.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_user(tx: &mut Tx, log: LogId, user: &UserId) -> Result<Vec<Member>, StoreError> {
+    let rows = fetch_all!(
+        tx,
+        Row,
+        "SELECT device, since_seq FROM member WHERE user_id = $2 AND log_id = $1 ORDER BY device",
+        log.get(),
+        user.as_str()
+    )?;
+    rows.into_iter().map(member).collect()
+}
+
+/// How many devices are in a room.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count(tx: &mut Tx, log: LogId) -> Result<u64, StoreError> {
+    let (n,) = fetch_one!(tx, (i64,), "SELECT COUNT(*) FROM member WHERE log_id = $1", log.get())?;
+    Column("member", "device").number(n)
+}
+
+/// The nodes with a device in a room: the hub's and its followers'.
+///
+/// # Errors
+/// When the database fails.
+pub async fn domains(tx: &mut Tx, log: LogId) -> Result<Vec<Domain>, StoreError> {
+    let rows = fetch_all!(
+        tx,
+        (String,),
+        "SELECT DISTINCT domain FROM member WHERE log_id = $1 ORDER BY domain",
+        log.get()
+    )?;
+    rows.iter().map(|(domain,)| Column("member", "domain").parse(domain)).collect()
+}
+
+/// Which of the rooms that this node knows a device is in.
+///
+/// # Errors
+/// When the database fails.
+pub async fn rooms_of(
+    tx: &mut Tx,
+    device: &DeviceId,
+    max: usize,
+) -> Result<Vec<(LogId, RoomId)>, StoreError> {
+    let rows = fetch_all!(
+        tx,
+        (i64, String),
+        "SELECT m.log_id, r.uri FROM member m JOIN room r ON r.log_id = m.log_id WHERE m.device = $1 ORDER BY m.log_id LIMIT $2",
+        device.as_str(),
+        limit(max)
+    )?;
+    rows.into_iter()
+        .map(|(log, uri)| Ok((LogId::new(log), Column("room", "uri").parse(&uri)?)))
+        .collect()
+}

@@ -1,0 +1,161 @@
+//! Connections: one that writes and a few that read, with every setting that durability rests on stated.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, SqlitePool};
+
+use super::{Inner, Location, Options, StoreError, Tx, migrate};
+
+/// Snapshots at a time.
+const READ_CONNECTIONS: u32 = 4;
+/// How long a transaction of another process, or a busy pool, is waited for.
+const WAIT: Duration = Duration::from_secs(5);
+/// The first SQLite without the write-ahead-log corruption of 3.7.0 to 3.51.2.
+const SQLITE_MIN: [u32; 3] = [3, 51, 3];
+
+#[derive(Clone)]
+pub(super) enum Pools {
+    Sqlite { write: SqlitePool, read: SqlitePool },
+    Postgres { write: PgPool, read: PgPool },
+}
+
+impl Pools {
+    pub(super) async fn open(options: &Options) -> Result<Self, StoreError> {
+        match &options.location {
+            Location::Sqlite(path) => open_sqlite(path, options.create).await,
+            Location::Postgres(url) => open_postgres(url).await,
+        }
+    }
+
+    pub(super) async fn begin_write(&self) -> Result<Tx, StoreError> {
+        Ok(Tx::new(match self {
+            // IMMEDIATE: a transaction that reads first and then cannot write would have to be run again.
+            Self::Sqlite { write, .. } => Inner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres { write, .. } => Inner::Postgres(write.begin().await?),
+        }))
+    }
+
+    pub(super) async fn begin_read(&self) -> Result<Tx, StoreError> {
+        Ok(Tx::new(match self {
+            Self::Sqlite { read, .. } => Inner::Sqlite(read.begin_with("BEGIN DEFERRED").await?),
+            Self::Postgres { read, .. } => Inner::Postgres(
+                read.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
+            ),
+        }))
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+        }
+    }
+}
+
+async fn open_sqlite(path: &Path, create: bool) -> Result<Pools, StoreError> {
+    let exists = path.try_exists().map_err(|e| StoreError::file(path, e))?;
+    if !exists && !create {
+        return Err(StoreError::Missing(path.to_owned()));
+    }
+    if exists {
+        // Before anything that could change the file, its journal mode included.
+        let look = SqliteConnectOptions::new().filename(path).pragma("query_only", "ON");
+        migrate::refuse_newer_sqlite(&look.busy_timeout(WAIT)).await?;
+    }
+    let base = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(create)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(WAIT)
+        // SQLite ignores a disk that fails during its own checkpoints; the writer makes them and does not.
+        .pragma("wal_autocheckpoint", "0")
+        .statement_cache_capacity(256);
+    let write = SqlitePoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false)
+        .acquire_timeout(WAIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(base.clone())
+        .await?;
+    let (version,): (String,) = sqlx::query_as("SELECT sqlite_version()").fetch_one(&write).await?;
+    if !new_enough(&version) {
+        return Err(StoreError::OldSqlite { found: version });
+    }
+    migrate::run_sqlite(&write).await?;
+    if !exists {
+        sync_folder(path)?;
+    }
+    let read = SqlitePoolOptions::new()
+        .max_connections(READ_CONNECTIONS)
+        .test_before_acquire(false)
+        .acquire_timeout(WAIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(base.create_if_missing(false).pragma("query_only", "ON"));
+    Ok(Pools::Sqlite { write, read })
+}
+
+fn new_enough(version: &str) -> bool {
+    let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
+    let found = [(); 3].map(|()| parts.next().unwrap_or(0));
+    found >= SQLITE_MIN
+}
+
+/// A new file is only there after a power loss if its folder was written too.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    std::fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| StoreError::file(folder, e))
+}
+
+async fn open_postgres(url: &str) -> Result<Pools, StoreError> {
+    let base: PgConnectOptions = url.parse::<PgConnectOptions>()?;
+    // Stated, because a server or role may be set up to answer before the disk did.
+    let base = base.application_name("waxwing-node").options([
+        ("synchronous_commit", "on"),
+        ("lock_timeout", "5s"),
+        ("idle_in_transaction_session_timeout", "60s"),
+    ]);
+    let pool =
+        |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(WAIT);
+    // A second connection, so that the next batch need not wait for a broken one to be noticed.
+    let write = pool(2).connect_with(base.clone()).await?;
+    migrate::run_postgres(&write).await?;
+    let read = pool(READ_CONNECTIONS).connect_lazy_with(base);
+    Ok(Pools::Postgres { write, read })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::new_enough;
+
+    #[test]
+    fn sqlite_with_the_corruption_bug_is_refused() {
+        for (version, fine) in [
+            ("3.51.3", true),
+            ("3.52.0", true),
+            ("4.0.0", true),
+            ("3.51.2", false),
+            ("3.40.1", false),
+            ("", false),
+        ] {
+            assert_eq!(new_enough(version), fine, "{version}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Rooms: what a node knows of their MLS groups, and the compare-and-set that gives each epoch to one commit.
+
+use protocol::{Domain, Epoch, RoomId, Seq, Timestamp};
+
+use super::logs::LogId;
+use super::row::{Column, execute, fetch_all, fetch_one, fetch_optional, int, limit, ms, row};
+use super::{StoreError, Tx};
+
+/// A room without its MLS state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Its log: a room log on the hub, a replica elsewhere.
+    pub log: LogId,
+    /// Its name.
+    pub room: RoomId,
+    /// Who orders it.
+    pub hub: Domain,
+    /// The MLS cipher suite.
+    pub suite: u16,
+    /// The present epoch.
+    pub epoch: Epoch,
+    /// When it was made here.
+    pub created: Timestamp,
+    /// When it ended.
+    pub closed: Option<Timestamp>,
+}
+
+/// The public MLS state of a room, opaque here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupState {
+    /// The last GroupInfo (an `MLSMessage`).
+    pub info: Option<Vec<u8>>,
+    /// The state of the public group in this node's own encoding.
+    pub state: Option<Vec<u8>>,
+}
+
+row! {
+    struct RoomRow {
+        log_id: i64, uri: String, hub: String, suite: i64, epoch: i64, created_ms: i64, closed_ms: Option<i64>,
+    }
+}
+
+impl TryFrom<RoomRow> for Room {
+    type Error = StoreError;
+    fn try_from(r: RoomRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            log: LogId::new(r.log_id),
+            room: Column("room", "uri").parse(&r.uri)?,
+            hub: Column("room", "hub").parse(&r.hub)?,
+            suite: Column("room", "suite").number(r.suite)?,
+            epoch: Epoch::new(Column("room", "epoch").number(r.epoch)?),
+            created: Column("room", "created_ms").time(r.created_ms)?,
+            closed: Column("room", "closed_ms").time_opt(r.closed_ms)?,
+        })
+    }
+}
+
+/// Writes a new room; says whether it was new.
+///
+/// # Errors
+/// When the database fails.
+pub async fn create(tx: &mut Tx, room: &Room, group: &GroupState) -> Result<bool, StoreError> {
+    let made = execute!(
+        tx,
+        "INSERT INTO room (log_id, uri, hub, suite, epoch, created_ms, closed_ms, group_info, group_state) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (uri) DO NOTHING",
+        room.log.get(),
+        room.room.as_str(),
+        room.hub.as_str(),
+        i64::from(room.suite),
+        int(room.epoch.get()),
+        ms(room.created),
+        room.closed.map(ms),
+        group.info.as_deref(),
+        group.state.as_deref()
+    )?;
+    Ok(made > 0)
+}
+
+/// The room of that name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(tx: &mut Tx, room: &RoomId) -> Result<Option<Room>, StoreError> {
+    fetch_optional!(
+        tx,
+        RoomRow,
+        "SELECT log_id, uri, hub, suite, epoch, created_ms, closed_ms FROM room WHERE uri = $1",
+        room.as_str()
+    )?
+    .map(TryInto::try_into)
+    .transpose()
+}
+
+/// Rooms by number of their log after `after`, at most `max`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(tx: &mut Tx, after: Option<LogId>, max: usize) -> Result<Vec<Room>, StoreError> {
+    let rows = fetch_all!(
+        tx,
+        RoomRow,
+        "SELECT log_id, uri, hub, suite, epoch, created_ms, closed_ms FROM room WHERE log_id > $1 ORDER BY log_id LIMIT $2",
+        after.map_or(0, LogId::get),
+        limit(max)
+    )?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The MLS state of a room.
+///
+/// # Errors
+/// When the database fails, or there is no such room.
+pub async fn group(tx: &mut Tx, log: LogId) -> Result<GroupState, StoreError> {
+    let (info, state) = fetch_one!(
+        tx,
+        (Option<Vec<u8>>, Option<Vec<u8>>),
+        "SELECT group_info, group_state FROM room WHERE log_id = $1",
+        log.get()
+    )?;
+    Ok(GroupState { info, state })
+}
+
+/// Moves a room from the epoch `from` to the next with its new MLS state. False, and nothing changed, when it is no longer at `from`:
+/// another commit was first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn next_epoch(
+    tx: &mut Tx,
+    log: LogId,
+    from: Epoch,
+    group: &GroupState,
+) -> Result<bool, StoreError> {
+    let moved = execute!(
+        tx,
+        "UPDATE room SET epoch = $3, group_info = $4, group_state = $5 WHERE log_id = $1 AND epoch = $2",
+        log.get(),
+        int(from.get()),
+        int(from.next().get()),
+        group.info.as_deref(),
+        group.state.as_deref()
+    )?;
+    Ok(moved > 0)
+}
+
+/// Replaces the MLS state within an epoch: a proposal was taken in. False when the room is no longer at `epoch`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn save_group(
+    tx: &mut Tx,
+    log: LogId,
+    epoch: Epoch,
+    group: &GroupState,
+) -> Result<bool, StoreError> {
+    let saved = execute!(
+        tx,
+        "UPDATE room SET group_info = $3, group_state = $4 WHERE log_id = $1 AND epoch = $2",
+        log.get(),
+        int(epoch.get()),
+        group.info.as_deref(),
+        group.state.as_deref()
+    )?;
+    Ok(saved > 0)
+}
+
+/// Sets the epoch a follower has seen; never backwards.
+///
+/// # Errors
+/// When the database fails.
+pub async fn follow_epoch(tx: &mut Tx, log: LogId, epoch: Epoch) -> Result<(), StoreError> {
+    execute!(
+        tx,
+        "UPDATE room SET epoch = $2 WHERE log_id = $1 AND epoch < $2",
+        log.get(),
+        int(epoch.get())
+    )?;
+    Ok(())
+}
+
+/// Ends a room.
+///
+/// # Errors
+/// When the database fails.
+pub async fn close(tx: &mut Tx, log: LogId, now: Timestamp) -> Result<(), StoreError> {
+    execute!(
+        tx,
+        "UPDATE room SET closed_ms = $2 WHERE log_id = $1 AND closed_ms IS NULL",
+        log.get(),
+        ms(now)
+    )?;
+    Ok(())
+}
+
+/// A proposal that no commit has taken yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Its entry.
+    pub seq: Seq,
+    /// The epoch it is for.
+    pub epoch: Epoch,
+    /// The MLS `ProposalRef`.
+    pub reference: Vec<u8>,
+    /// The PublicMessage (an `MLSMessage`).
+    pub body: Vec<u8>,
+}
+
+/// Keeps a proposal; once, however often it comes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn add_proposal(tx: &mut Tx, log: LogId, proposal: &Proposal) -> Result<(), StoreError> {
+    execute!(
+        tx,
+        "INSERT INTO pending_proposal (log_id, seq, epoch, reference, body) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (log_id, reference) DO NOTHING",
+        log.get(),
+        int(proposal.seq.get()),
+        int(proposal.epoch.get()),
+        proposal.reference.as_slice(),
+        proposal.body.as_slice()
+    )?;
+    Ok(())
+}
+
+/// The pending proposals of a room, in the order they came; at most `max`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn proposals(tx: &mut Tx, log: LogId, max: usize) -> Result<Vec<Proposal>, StoreError> {
+    let rows = fetch_all!(
+        tx,
+        (i64, i64, Vec<u8>, Vec<u8>),
+        "SELECT seq, epoch, reference, body FROM pending_proposal WHERE log_id = $1 ORDER BY seq, reference LIMIT $2",
+        log.get(),
+        limit(max)
+    )?;
+    rows.into_iter()
+        .map(|(seq, epoch, reference, body)| {
+            Ok(Proposal {
+                seq: Column("pending_proposal", "seq").seq(seq)?,
+                epoch: Epoch::new(Column("pending_proposal", "epoch").number(epoch)?),
+                reference,
+                body,
+            })
+        })
+        .collect()
+}
+
+/// Forgets the proposals of all epochs before `epoch`: a commit ended them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn clear_proposals(tx: &mut Tx, log: LogId, epoch: Epoch) -> Result<(), StoreError> {
+    execute!(
+        tx,
+        "DELETE FROM pending_proposal WHERE log_id = $1 AND epoch < $2",
+        log.get(),
+        int(epoch.get())
+    )?;
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! Group commit: jobs that wait together share one transaction and one fsync.
+//!
+//! | step | what |
+//! |---|---|
+//! | gather | take what waits, up to a bound |
+//! | run | each job under a savepoint; a failed one is rolled back to it |
+//! | commit | once; a failed commit fails every job |
+//! | wake, answer | only now |
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::FutureExt as _;
+use tokio::sync::{mpsc, oneshot};
+
+use super::pools::Pools;
+use super::{BoxFuture, Inner, StoreError, Subscriber, Tx, Wake};
+
+/// Jobs in one transaction.
+const BATCH_SQLITE: usize = 256;
+/// PostgreSQL keeps 64 subtransactions of a transaction in memory; beyond that everybody's snapshots get slower.
+const BATCH_POSTGRES: usize = 60;
+/// Pages in the write-ahead log before they are moved into the database file: 4 MiB.
+const CHECKPOINT_PAGES: i64 = 1_000;
+/// Pages at which readers are waited for, so that the log can start again from its beginning: 256 MiB.
+const RESTART_PAGES: i64 = 65_536;
+
+/// What the writer has done so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    commits: AtomicU64,
+    jobs: AtomicU64,
+}
+
+impl Counters {
+    /// Transactions committed.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Jobs answered with success.
+    #[must_use]
+    pub fn jobs(&self) -> u64 {
+        self.jobs.load(Ordering::Relaxed)
+    }
+}
+
+pub(super) enum Message {
+    Job(Box<dyn Job>),
+    Close(oneshot::Sender<()>),
+}
+
+/// A job whose types are forgotten.
+pub(super) trait Job: Send {
+    /// Runs it; says whether it succeeded.
+    fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, bool>;
+    /// Sends its result, or the reason why there is none.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+pub(super) struct Pending<F, T, E> {
+    job: Option<F>,
+    result: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<F, T, E> Pending<F, T, E> {
+    pub(super) fn new(job: F, reply: oneshot::Sender<Result<T, E>>) -> Self {
+        Self { job: Some(job), result: None, reply }
+    }
+}
+
+impl<F, T, E> Job for Pending<F, T, E>
+where
+    F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send,
+    T: Send,
+    E: From<StoreError> + Send,
+{
+    fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, bool> {
+        Box::pin(async move {
+            let Some(job) = self.job.take() else { return false };
+            // A bug in one job must not end the writer that all the others need.
+            let result = AssertUnwindSafe(async { job(tx).await })
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| Err(StoreError::Panicked(message(&*panic)).into()));
+            let ok = result.is_ok();
+            self.result = Some(result);
+            ok
+        })
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let result = match (committed, self.result) {
+            (Ok(()), Some(result)) => result,
+            (Ok(()), None) => Err(StoreError::Closed.into()),
+            (Err(e), _) => Err(e.into()),
+        };
+        // Whoever asked may be gone; what was committed stays.
+        drop(self.reply.send(result));
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+pub(super) struct Writer {
+    pools: Pools,
+    waiting: mpsc::Receiver<Message>,
+    subscriber: Subscriber,
+    counters: Arc<Counters>,
+    batch_max: usize,
+    broken: bool,
+}
+
+impl Writer {
+    pub(super) fn new(
+        pools: Pools,
+        waiting: mpsc::Receiver<Message>,
+        subscriber: Subscriber,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let batch_max = match &pools {
+            Pools::Sqlite { .. } => BATCH_SQLITE,
+            Pools::Postgres { .. } => BATCH_POSTGRES,
+        };
+        Self { pools, waiting, subscriber, counters, batch_max, broken: false }
+    }
+
+    /// Works until the store is closed or its last handle is dropped.
+    pub(super) async fn run(mut self) {
+        let mut closing = Vec::new();
+        loop {
+            self.gather().await;
+            let mut messages = Vec::with_capacity(self.batch_max);
+            if self.waiting.recv_many(&mut messages, self.batch_max).await == 0 {
+                break;
+            }
+            let mut jobs = Vec::with_capacity(messages.len());
+            for message in messages {
+                match message {
+                    Message::Job(job) => jobs.push(job),
+                    Message::Close(done) => {
+                        self.waiting.close();
+                        closing.push(done);
+                    }
+                }
+            }
+            if !jobs.is_empty() {
+                self.batch(jobs).await;
+            }
+        }
+        for done in closing {
+            done.send(()).ok();
+        }
+    }
+
+    /// Lets those who were just answered hand in their next job, as long as more keep coming: without it a batch of one would follow
+    /// each full one, and each costs the same fsync.
+    async fn gather(&self) {
+        let mut seen = 0;
+        while self.waiting.len() > seen && self.waiting.len() < self.batch_max {
+            seen = self.waiting.len();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+        let committed =
+            if self.broken { Err(StoreError::Broken) } else { self.transact(&mut jobs).await };
+        let committed = committed.map_err(|e| self.judge(e));
+        if let Ok(wakes) = &committed {
+            for wake in wakes {
+                (self.subscriber)(wake.clone());
+            }
+        }
+        let fate = committed.map(|_| ());
+        for job in jobs {
+            job.answer(fate.clone());
+        }
+        if fate.is_ok() {
+            self.checkpoint().await;
+        }
+    }
+
+    /// After a failed fsync the kernel may hold pages as clean that never reached the disk: trying again would succeed and lose them.
+    fn judge(&mut self, error: StoreError) -> StoreError {
+        if error.is_fatal() && !self.broken {
+            self.broken = true;
+            tracing::error!(%error, "the disk failed under the database: refusing all writes");
+        }
+        error
+    }
+
+    async fn transact(&self, jobs: &mut [Box<dyn Job>]) -> Result<BTreeSet<Wake>, StoreError> {
+        let mut tx = self.pools.begin_write().await?;
+        let alone = jobs.len() == 1;
+        let mut wakes = BTreeSet::new();
+        let mut done = 0_u64;
+        let mut state = Savepoint::Absent;
+        for job in jobs {
+            if !alone {
+                savepoint(&mut tx, state).await?;
+            }
+            let fresh = job.run(&mut tx).await;
+            if fresh {
+                done += 1;
+                wakes.append(&mut tx.wakes);
+                state = Savepoint::Used;
+            } else {
+                tx.wakes.clear();
+                if !alone {
+                    // Fails when the database has already given up the whole transaction (disk full): then all jobs fail.
+                    rollback_to(&mut tx).await?;
+                }
+                state = Savepoint::Unused;
+            }
+        }
+        if done == 0 {
+            tx.rollback().await?;
+            return Ok(wakes);
+        }
+        tx.commit().await?;
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        self.counters.jobs.fetch_add(done, Ordering::Relaxed);
+        Ok(wakes)
+    }
+
+    /// Moves pages from the write-ahead log into the database file, after the answers. What fails here is as serious as in a commit.
+    async fn checkpoint(&mut self) {
+        let Pools::Sqlite { write, .. } = &self.pools else { return };
+        let result = checkpoint(write).await.map_err(StoreError::from);
+        if let Err(error) = result {
+            let error = self.judge(error);
+            tracing::warn!(%error, "checkpoint");
+        }
+    }
+}
+
+async fn checkpoint(write: &sqlx::SqlitePool) -> Result<(), sqlx::Error> {
+    type Row = (i64, i64, i64);
+    let (_, pages, moved): Row =
+        sqlx::query_as("PRAGMA wal_checkpoint(NOOP)").fetch_one(write).await?;
+    if pages >= RESTART_PAGES {
+        let _: Row = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(write).await?;
+    } else if pages - moved >= CHECKPOINT_PAGES {
+        let _: Row = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(write).await?;
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Savepoint {
+    Absent,
+    /// A job succeeded under it.
+    Used,
+    /// It was rolled back to, and stays.
+    Unused,
+}
+
+async fn savepoint(tx: &mut Tx, state: Savepoint) -> Result<(), StoreError> {
+    match (state, &mut tx.inner) {
+        (Savepoint::Unused, _) => {}
+        (Savepoint::Absent, Inner::Sqlite(t)) => {
+            sqlx::query("SAVEPOINT job").execute(&mut **t).await?;
+        }
+        (Savepoint::Absent, Inner::Postgres(t)) => {
+            sqlx::query("SAVEPOINT job").execute(&mut **t).await?;
+        }
+        // Two statements, one round trip. PostgreSQL takes them only by its simple protocol.
+        (Savepoint::Used, Inner::Sqlite(t)) => {
+            sqlx::query("RELEASE SAVEPOINT job; SAVEPOINT job").execute(&mut **t).await?;
+        }
+        (Savepoint::Used, Inner::Postgres(t)) => {
+            sqlx::raw_sql("RELEASE SAVEPOINT job; SAVEPOINT job").execute(&mut **t).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn rollback_to(tx: &mut Tx) -> Result<(), StoreError> {
+    super::row::execute!(tx, "ROLLBACK TO SAVEPOINT job")?;
+    Ok(())
+}
