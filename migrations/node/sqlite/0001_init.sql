@@ -17,9 +17,9 @@ CREATE TABLE log (
     hub         TEXT NOT NULL,                                  -- the node that orders the room; of an inbox: this node
     incarnation BLOB NOT NULL CHECK (length(incarnation) = 16), -- whose life the numbers belong to: the hub's for a replica, else this node's
     head        INTEGER NOT NULL,                               -- seq of the newest entry, 0 before the first
-    tail        INTEGER NOT NULL,                               -- everything up to this seq was removed
+    tail        INTEGER NOT NULL,                               -- seq of the first entry still here, head + 1 when none is
     chain       BLOB NOT NULL CHECK (length(chain) = 32),       -- the chain at head
-    tail_chain  BLOB NOT NULL CHECK (length(tail_chain) = 32),  -- the chain at tail
+    tail_chain  BLOB NOT NULL CHECK (length(tail_chain) = 32),  -- the chain before tail
     last_at_ms  INTEGER NOT NULL,                               -- time of the newest entry
     bytes       INTEGER NOT NULL,                               -- bodies of all kept entries together
     created_ms  INTEGER NOT NULL,
@@ -65,12 +65,13 @@ CREATE INDEX reader_by_reader ON reader (reader, log_id);
 -- How the delivery of a log to a peer goes. PROTOCOL §9.6.
 CREATE TABLE lane (
     log_id        INTEGER NOT NULL REFERENCES log (id),
-    reader        TEXT NOT NULL,    -- the peer
-    attempts      INTEGER NOT NULL, -- failures in a row; written before dialling
-    next_at_ms    INTEGER NOT NULL, -- not before this
-    parked_reason TEXT,             -- why it waits for a person
-    last_error    TEXT,
-    last_ok_ms    INTEGER,
+    reader         TEXT NOT NULL,    -- the peer
+    attempts       INTEGER NOT NULL, -- failures in a row; written before dialling
+    next_at_ms     INTEGER NOT NULL, -- not before this
+    parked_seq     INTEGER,          -- the entry that the peer does not take, when the lane waits for a person
+    parked_refusal TEXT,             -- what it said, as JSON
+    last_error     TEXT,
+    last_ok_ms     INTEGER,
     PRIMARY KEY (log_id, reader)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX lane_by_reader ON lane (reader, next_at_ms);

@@ -1,48 +1,74 @@
 //! How the delivery of logs to peers goes. The attempt is written down before dialling, so that a node that dies while dialling does
 //! not start again at full speed. PROTOCOL §9.6.
 
-use protocol::{Domain, Seq, Timestamp};
+use delivery::lane::{Parked, Row};
+use protocol::{Domain, Seq, Timestamp, refusal};
 
 use super::logs::{Log, LogId, LogRow};
 use super::readers::Stay;
-use super::row::{Column, execute, fetch_all, limit, ms, row};
+use super::row::{Column, execute, fetch_all, int, limit, ms, row};
 use super::{StoreError, Tx};
 
-/// The delivery of one log to one peer.
+/// The delivery of one log to one peer. Its cursor is the reader's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lane {
-    /// Failures in a row, the running attempt included.
+    /// Attempts since the last success, the running one included.
     pub attempts: u32,
     /// Not before this.
     pub next_at: Timestamp,
-    /// Why it waits for a person, if it does.
-    pub parked: Option<String>,
+    /// Why it does not go on by itself.
+    pub parked: Option<Parked>,
     /// What went wrong last.
     pub last_error: Option<String>,
     /// When the peer last took something.
     pub last_ok: Option<Timestamp>,
 }
 
-/// Writes the lane down.
+impl Lane {
+    /// The row that [`delivery::lane::Lane`] starts from.
+    #[must_use]
+    pub fn row(&self, cursor: Seq) -> Row {
+        Row { cursor, attempts: self.attempts, next_at: self.next_at, parked: self.parked.clone() }
+    }
+}
+
+/// Writes the lane down. The cursor is moved by [`super::readers::advance`].
 ///
 /// # Errors
 /// When the database fails.
 pub async fn save(tx: &mut Tx, log: LogId, peer: &Domain, lane: &Lane) -> Result<(), StoreError> {
+    let parked = lane.parked.as_ref();
+    let refusal = parked.map(|p| serde_json::to_string(&p.refusal.to_body())).transpose();
+    let refusal = refusal.map_err(|_| Column("lane", "parked_refusal").corrupt())?;
     execute!(
         tx,
-        "INSERT INTO lane (log_id, reader, attempts, next_at_ms, parked_reason, last_error, last_ok_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (log_id, reader) DO UPDATE SET attempts = excluded.attempts, \
-         next_at_ms = excluded.next_at_ms, parked_reason = excluded.parked_reason, last_error = excluded.last_error, \
-         last_ok_ms = excluded.last_ok_ms",
+        "INSERT INTO lane (log_id, reader, attempts, next_at_ms, parked_seq, parked_refusal, last_error, last_ok_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (log_id, reader) DO UPDATE SET attempts = excluded.attempts, \
+         next_at_ms = excluded.next_at_ms, parked_seq = excluded.parked_seq, parked_refusal = excluded.parked_refusal, \
+         last_error = excluded.last_error, last_ok_ms = excluded.last_ok_ms",
         log.get(),
         peer.as_str(),
         i64::from(lane.attempts),
         ms(lane.next_at),
-        lane.parked.as_deref(),
+        parked.map(|p| int(p.seq.get())),
+        refusal,
         lane.last_error.as_deref(),
         lane.last_ok.map(ms)
     )?;
     Ok(())
+}
+
+fn parked(seq: Option<i64>, refusal: Option<&str>) -> Result<Option<Parked>, StoreError> {
+    let column = Column("lane", "parked_refusal");
+    match (seq, refusal) {
+        (None, None) => Ok(None),
+        (Some(seq), Some(text)) => {
+            let body: refusal::Body = serde_json::from_str(text).map_err(|_| column.corrupt())?;
+            let seq = Column("lane", "parked_seq").seq(seq)?;
+            Ok(Some(Parked { seq, refusal: body.into_refusal() }))
+        }
+        _ => Err(column.corrupt()),
+    }
 }
 
 /// A lane with something to deliver.
@@ -68,7 +94,8 @@ row! {
     struct BehindRow {
         id: i64, kind: String, name: String, hub: String, incarnation: Vec<u8>, head: i64, tail: i64, chain: Vec<u8>,
         tail_chain: Vec<u8>, last_at_ms: i64, bytes: i64, from_seq: i64, cursor: i64, until_seq: Option<i64>,
-        attempts: i64, next_at_ms: i64, parked_reason: Option<String>, last_error: Option<String>, last_ok_ms: Option<i64>,
+        attempts: i64, next_at_ms: i64, parked_seq: Option<i64>,
+        parked_refusal: Option<String>, last_error: Option<String>, last_ok_ms: Option<i64>,
     }
 }
 
@@ -79,7 +106,7 @@ impl TryFrom<BehindRow> for Behind {
         let lane = Lane {
             attempts: Column("lane", "attempts").number(r.attempts)?,
             next_at: Column("lane", "next_at_ms").time(r.next_at_ms)?,
-            parked: r.parked_reason,
+            parked: parked(r.parked_seq, r.parked_refusal.as_deref())?,
             last_error: r.last_error,
             last_ok: Column("lane", "last_ok_ms").time_opt(r.last_ok_ms)?,
         };
@@ -110,10 +137,10 @@ pub async fn behind(tx: &mut Tx, peer: &Domain, max: usize) -> Result<Vec<Behind
         BehindRow,
         "SELECT l.id, l.kind, l.name, l.hub, l.incarnation, l.head, l.tail, l.chain, l.tail_chain, l.last_at_ms, l.bytes, \
          r.from_seq, r.cursor, r.until_seq, COALESCE(a.attempts, 0) AS attempts, COALESCE(a.next_at_ms, 0) AS next_at_ms, \
-         a.parked_reason, a.last_error, a.last_ok_ms \
+         a.parked_seq, a.parked_refusal, a.last_error, a.last_ok_ms \
          FROM reader r JOIN log l ON l.id = r.log_id LEFT JOIN lane a ON a.log_id = r.log_id AND a.reader = r.reader \
          WHERE r.reader = $1 AND r.cursor < l.head AND (r.until_seq IS NULL OR r.cursor < r.until_seq) \
-         ORDER BY CASE WHEN a.parked_reason IS NULL THEN 0 ELSE 1 END, COALESCE(a.next_at_ms, 0), l.id, r.from_seq LIMIT $2",
+         ORDER BY CASE WHEN a.parked_seq IS NULL THEN 0 ELSE 1 END, COALESCE(a.next_at_ms, 0), l.id, r.from_seq LIMIT $2",
         peer.as_str(),
         limit(max)
     )?;
@@ -141,7 +168,7 @@ pub async fn peers_behind(tx: &mut Tx) -> Result<Vec<Domain>, StoreError> {
 pub async fn wake(tx: &mut Tx, peer: &Domain, now: Timestamp) -> Result<u64, StoreError> {
     execute!(
         tx,
-        "UPDATE lane SET next_at_ms = $2 WHERE reader = $1 AND next_at_ms > $2 AND parked_reason IS NULL",
+        "UPDATE lane SET next_at_ms = $2 WHERE reader = $1 AND next_at_ms > $2 AND parked_seq IS NULL",
         peer.as_str(),
         ms(now)
     )
@@ -154,7 +181,7 @@ pub async fn wake(tx: &mut Tx, peer: &Domain, now: Timestamp) -> Result<u64, Sto
 pub async fn unpark(tx: &mut Tx, peer: &Domain, now: Timestamp) -> Result<u64, StoreError> {
     execute!(
         tx,
-        "UPDATE lane SET parked_reason = NULL, attempts = 0, next_at_ms = $2 WHERE reader = $1 AND parked_reason IS NOT NULL",
+        "UPDATE lane SET parked_seq = NULL, parked_refusal = NULL, attempts = 0, next_at_ms = $2 WHERE reader = $1 AND parked_seq IS NOT NULL",
         peer.as_str(),
         ms(now)
     )

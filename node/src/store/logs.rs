@@ -1,6 +1,8 @@
 //! Logs and their entries: the one mechanism under rooms, replicas, inboxes and uplinks. PROTOCOL §4.
 
-use protocol::api::GapReason;
+use delivery::log::Placed;
+use delivery::reader::{LogEnds, Span};
+use protocol::api::{Gap, GapReason};
 use protocol::log::{Chain, Digest, EntryKind};
 use protocol::{DeviceId, Domain, Incarnation, RoomId, Seq, Timestamp};
 
@@ -91,16 +93,24 @@ pub struct Log {
     pub incarnation: Incarnation,
     /// The newest entry, 0 before the first.
     pub head: Seq,
-    /// Everything up to here was removed.
+    /// The first entry still here; `head + 1` when none is.
     pub tail: Seq,
     /// The chain at `head`.
     pub chain: Chain,
-    /// The chain at `tail`.
+    /// The chain before `tail`.
     pub tail_chain: Chain,
     /// The time of the newest entry.
     pub last_at: Timestamp,
     /// The bodies of all kept entries together.
     pub bytes: u64,
+}
+
+impl Log {
+    /// How many entries are kept: of an uplink, how many submissions wait for the hub.
+    #[must_use]
+    pub const fn kept(&self) -> u64 {
+        self.head.next().get().saturating_sub(self.tail.get())
+    }
 }
 
 row! {
@@ -157,7 +167,7 @@ pub async fn create(
         tx,
         (i64,),
         "INSERT INTO log (kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes, created_ms) \
-         VALUES ($1, $2, $3, $4, $5, $5, $6, $6, $7, 0, $8) ON CONFLICT (kind, name) DO NOTHING RETURNING id",
+         VALUES ($1, $2, $3, $4, $5, $9, $6, $6, $7, 0, $8) ON CONFLICT (kind, name) DO NOTHING RETURNING id",
         name.kind(),
         name.name(),
         hub.as_str(),
@@ -165,7 +175,8 @@ pub async fn create(
         int(start.seq.get()),
         start.chain.as_bytes().as_slice(),
         ms(start.at),
-        ms(now)
+        ms(now),
+        int(start.seq.next().get())
     )?;
     Ok(id.map(|(id,)| LogId(id)))
 }
@@ -240,6 +251,15 @@ pub struct Entry {
     pub note: Option<Vec<u8>>,
 }
 
+impl Entry {
+    /// The entry that a rule gave a place to.
+    #[must_use]
+    pub fn new(placed: &Placed, body: Vec<u8>, note: Option<Vec<u8>>) -> Self {
+        let Placed { kind, seq, at, digest, chain } = *placed;
+        Self { seq, at, kind, body: Some(body), digest, chain, note }
+    }
+}
+
 row! {
     struct EntryRow {
         seq: i64, at_ms: i64, kind: i64, body: Option<Vec<u8>>, digest: Vec<u8>, chain: Vec<u8>, note: Option<Vec<u8>>,
@@ -309,17 +329,6 @@ async fn insert(tx: &mut Tx, log: LogId, entry: &Entry) -> Result<(), StoreError
     Ok(())
 }
 
-/// How much to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// Nothing after this entry.
-    pub until: Seq,
-    /// At most so many entries.
-    pub entries: usize,
-    /// At most so many bytes of bodies; a first entry that is larger comes alone.
-    pub bytes: usize,
-}
-
 /// Which bodies to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bodies {
@@ -329,78 +338,38 @@ pub enum Bodies {
     NoWelcomes,
 }
 
-/// Consecutive entries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// The chain before the first of them (or at the place asked for, when there are none).
-    pub before: Chain,
-    /// The entries.
-    pub entries: Vec<Entry>,
-    /// What is missing between the place asked for and the first entry. When it is there and `entries` is empty, nothing after
-    /// the gap is kept within the bound.
-    pub gap: Option<Gap>,
-}
-
-/// Entries that are not here and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The first.
-    pub first: Seq,
-    /// The last.
-    pub last: Seq,
-    /// Why.
-    pub reason: GapReason,
-}
-
 type ChainRow = (Vec<u8>,);
 
-/// Reads what comes after `after`, up to the next gap.
+/// The ends of a log as [`delivery::reader::window`] asks for them, with the first hole after `position`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ends(tx: &mut Tx, log: &Log, position: Seq) -> Result<LogEnds, StoreError> {
+    let hole = fetch_optional!(
+        tx,
+        (i64, i64),
+        "SELECT first, last FROM gap WHERE log_id = $1 AND last > $2 ORDER BY first LIMIT 1",
+        log.id.0,
+        int(position.get())
+    )?;
+    let hole = match hole {
+        Some((first, last)) => {
+            Span::new(Column("gap", "first").seq(first)?, Column("gap", "last").seq(last)?)
+        }
+        None => None,
+    };
+    Ok(LogEnds { incarnation: log.incarnation, tail: log.tail, head: log.head, hole })
+}
+
+/// Reads the entries of `span` that are here, in order, until their bodies make more than `bytes`; a first one that is larger comes alone.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn read(
     tx: &mut Tx,
-    log: &Log,
-    after: Seq,
-    bound: Bound,
-    bodies: Bodies,
-) -> Result<Run, StoreError> {
-    let mut place = after.max(log.tail);
-    let mut gap = (after < log.tail).then(|| Gap {
-        first: after.next(),
-        last: log.tail,
-        reason: GapReason::Expired,
-    });
-    let mut entries = entries_after(tx, log.id, place, bound, bodies).await?;
-    let mut before = None;
-    if entries.first().is_none_or(|e| e.seq != place.next())
-        && let Some((lost, chain)) = gap_at(tx, log.id, place.next()).await?
-    {
-        place = lost.last;
-        before = Some(chain);
-        gap = Some(Gap { first: gap.map_or(lost.first.max(after.next()), |g| g.first), ..lost });
-        if entries.first().is_none_or(|e| e.seq <= place) {
-            entries = entries_after(tx, log.id, place, bound, bodies).await?;
-        }
-    }
-    let mut expected = place;
-    entries.retain(|e| {
-        let follows = e.seq == expected.next();
-        expected = if follows { e.seq } else { expected };
-        follows
-    });
-    let before = match before {
-        Some(chain) => chain,
-        None => chain_at(tx, log, place).await?.ok_or(Column("entry", "chain").corrupt())?,
-    };
-    Ok(Run { before, entries, gap })
-}
-
-async fn entries_after(
-    tx: &mut Tx,
     log: LogId,
-    after: Seq,
-    bound: Bound,
+    span: Span,
+    bytes: usize,
     bodies: Bodies,
 ) -> Result<Vec<Entry>, StoreError> {
     // Lengths first, so that no more bodies are fetched than may be kept in memory.
@@ -411,17 +380,14 @@ async fn entries_after(
     let rows = fetch_all!(
         tx,
         EntryRow,
-        "SELECT e.seq, e.at_ms, e.kind, CASE WHEN e.kind = $6 THEN NULL ELSE e.body END AS body, e.digest, e.chain, e.note \
-         FROM (SELECT seq, SUM(size) OVER (ORDER BY seq) AS total, ROW_NUMBER() OVER (ORDER BY seq) AS place \
-               FROM (SELECT seq, CASE WHEN kind = $6 THEN 0 ELSE COALESCE(length(body), 0) END AS size FROM entry \
-                     WHERE log_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4) near) run \
-         JOIN entry e ON e.log_id = $1 AND e.seq = run.seq \
-         WHERE run.total <= $5 OR run.place = 1 ORDER BY e.seq",
+        "SELECT e.seq, e.at_ms, e.kind, CASE WHEN e.kind = $5 THEN NULL ELSE e.body END AS body, e.digest, e.chain, e.note \
+         FROM (SELECT seq, SUM(CASE WHEN kind = $5 THEN 0 ELSE COALESCE(length(body), 0) END) OVER (ORDER BY seq) AS total \
+               FROM entry WHERE log_id = $1 AND seq >= $2 AND seq <= $3) run \
+         JOIN entry e ON e.log_id = $1 AND e.seq = run.seq WHERE run.total <= $4 OR e.seq = $2 ORDER BY e.seq",
         log.0,
-        int(after.get()),
-        int(bound.until.get()),
-        limit(bound.entries),
-        limit(bound.bytes),
+        int(span.first().get()),
+        int(span.last().get()),
+        limit(bytes),
         hidden
     )?;
     rows.into_iter().map(TryInto::try_into).collect()
@@ -451,7 +417,7 @@ pub async fn chain_at(tx: &mut Tx, log: &Log, seq: Seq) -> Result<Option<Chain>,
     if seq == log.head {
         return Ok(Some(log.chain));
     }
-    if seq == log.tail {
+    if seq.next() == log.tail {
         return Ok(Some(log.tail_chain));
     }
     let row = fetch_optional!(
@@ -463,37 +429,6 @@ pub async fn chain_at(tx: &mut Tx, log: &Log, seq: Seq) -> Result<Option<Chain>,
         int(seq.get())
     )?;
     row.map(|(chain,)| Ok(Chain::from_bytes(Column("entry", "chain").bytes(&chain)?))).transpose()
-}
-
-row! { struct GapRow { first: i64, last: i64, chain: Vec<u8>, reason: String } }
-
-impl TryFrom<GapRow> for (Gap, Chain) {
-    type Error = StoreError;
-    fn try_from(r: GapRow) -> Result<Self, StoreError> {
-        let reason = match r.reason.as_str() {
-            "expired" => GapReason::Expired,
-            "lost" => GapReason::Lost,
-            _ => return Err(Column("gap", "reason").corrupt()),
-        };
-        let gap = Gap {
-            first: Column("gap", "first").seq(r.first)?,
-            last: Column("gap", "last").seq(r.last)?,
-            reason,
-        };
-        Ok((gap, Chain::from_bytes(Column("gap", "chain").bytes(&r.chain)?)))
-    }
-}
-
-async fn gap_at(tx: &mut Tx, log: LogId, seq: Seq) -> Result<Option<(Gap, Chain)>, StoreError> {
-    fetch_optional!(
-        tx,
-        GapRow,
-        "SELECT first, last, chain, reason FROM gap WHERE log_id = $1 AND first <= $2 AND last >= $2",
-        log.0,
-        int(seq.get())
-    )?
-    .map(TryInto::try_into)
-    .transpose()
 }
 
 /// Goes past entries that this node will never have: those right after the head, up to `gap.last`, where the chain is `chain`.
@@ -546,7 +481,7 @@ pub async fn rewind(tx: &mut Tx, log: LogId, start: &Start) -> Result<(), StoreE
         tx,
         "UPDATE log SET head = $2, chain = $3, last_at_ms = $4, incarnation = $5, \
          bytes = (SELECT COALESCE(SUM(length(body)), 0) FROM entry WHERE log_id = $1 AND seq <= $2) \
-         WHERE id = $1 AND head >= $2 AND tail <= $2",
+         WHERE id = $1 AND head >= $2 AND tail - 1 <= $2",
         log.0,
         to,
         start.chain.as_bytes().as_slice(),
@@ -571,38 +506,37 @@ pub struct Trimmed {
     pub bytes: u64,
 }
 
-/// Removes entries up to `upto`, at most `max` of them, oldest first. Nobody may need them any more.
+/// Removes the entries up to `last`, which nobody may need any more.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when somebody else trimmed the log meanwhile; when the database fails.
-pub async fn trim(tx: &mut Tx, log: &Log, upto: Seq, max: usize) -> Result<Trimmed, StoreError> {
-    let cap = upto.min(log.head).min(Seq::new(log.tail.get().saturating_add(max as u64)));
-    // The tail must stand where the chain is known: at an entry or at the end of a gap.
+pub async fn trim(tx: &mut Tx, log: &Log, last: Seq) -> Result<Trimmed, StoreError> {
+    // The log must begin where the chain is known: after an entry or after a hole.
     let stand = fetch_optional!(
         tx,
         (i64, Vec<u8>),
-        "SELECT seq, chain FROM (SELECT seq, chain FROM entry WHERE log_id = $1 AND seq > $2 AND seq <= $3 \
-         UNION ALL SELECT last AS seq, chain FROM gap WHERE log_id = $1 AND last > $2 AND last <= $3) place \
+        "SELECT seq, chain FROM (SELECT seq, chain FROM entry WHERE log_id = $1 AND seq >= $2 AND seq <= $3 \
+         UNION ALL SELECT last AS seq, chain FROM gap WHERE log_id = $1 AND last >= $2 AND last <= $3) place \
          ORDER BY seq DESC LIMIT 1",
         log.id.0,
         int(log.tail.get()),
-        int(cap.get())
+        int(last.min(log.head).get())
     )?;
-    let Some((tail, chain)) = stand else { return Ok(Trimmed::default()) };
+    let Some((last, chain)) = stand else { return Ok(Trimmed::default()) };
     let sizes = fetch_all!(
         tx,
         (i64,),
         "DELETE FROM entry WHERE log_id = $1 AND seq <= $2 RETURNING CAST(COALESCE(length(body), 0) AS BIGINT)",
         log.id.0,
-        tail
+        last
     )?;
     let bytes: i64 = sizes.iter().map(|(n,)| n).sum();
-    execute!(tx, "DELETE FROM gap WHERE log_id = $1 AND last <= $2", log.id.0, tail)?;
+    execute!(tx, "DELETE FROM gap WHERE log_id = $1 AND last <= $2", log.id.0, last)?;
     let moved = execute!(
         tx,
         "UPDATE log SET tail = $2, tail_chain = $3, bytes = bytes - $4 WHERE id = $1 AND tail = $5",
         log.id.0,
-        tail,
+        last.saturating_add(1),
         chain.as_slice(),
         bytes,
         int(log.tail.get())
@@ -610,7 +544,8 @@ pub async fn trim(tx: &mut Tx, log: &Log, upto: Seq, max: usize) -> Result<Trimm
     if moved != 1 {
         return Err(StoreError::Conflict { table: "log" });
     }
-    Ok(Trimmed { entries: sizes.len() as u64, bytes: Column("log", "bytes").number(bytes)? })
+    let bytes = Column("log", "bytes").number(bytes)?;
+    Ok(Trimmed { entries: sizes.len() as u64, bytes })
 }
 
 /// Logs that keep entries, by number after `after`, for the worker that trims them.
@@ -622,34 +557,32 @@ pub async fn kept(tx: &mut Tx, after: Option<LogId>, max: usize) -> Result<Vec<L
         tx,
         LogRow,
         "SELECT id, kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes FROM log \
-         WHERE id > $1 AND head > tail ORDER BY id LIMIT $2",
+         WHERE id > $1 AND head >= tail ORDER BY id LIMIT $2",
         after.map_or(0, LogId::get),
         limit(max)
     )?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// The last of the oldest `max` entries that is older than `before`: how far retention reaches. The tail when none is.
+/// The last of the oldest `max` entries that was accepted before `before`; 0 when none was.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn older_than(
+pub async fn accepted_before(
     tx: &mut Tx,
-    log: &Log,
+    log: LogId,
     before: Timestamp,
     max: usize,
 ) -> Result<Seq, StoreError> {
     let (last,) = fetch_one!(
         tx,
-        (Option<i64>,),
-        "SELECT MAX(seq) FROM (SELECT seq, at_ms FROM entry WHERE log_id = $1 AND seq > $2 ORDER BY seq LIMIT $3) oldest \
-         WHERE at_ms < $4",
-        log.id.0,
-        int(log.tail.get()),
+        (i64,),
+        "SELECT COALESCE(MAX(seq), 0) FROM (SELECT seq, at_ms FROM entry WHERE log_id = $1 ORDER BY seq LIMIT $2) oldest WHERE at_ms < $3",
+        log.0,
         limit(max),
         ms(before)
     )?;
-    last.map_or(Ok(log.tail), |n| Column("entry", "seq").seq(n))
+    Column("entry", "seq").seq(last)
 }
 
 /// Removes a log and everything that hangs on it. For an uplink that was emptied and a room that ended.

@@ -69,13 +69,13 @@ pub struct Stay {
     pub until: Option<Seq>,
 }
 
-impl Stay {
-    /// Whether there is nothing more for it in this stay, ever.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| self.cursor >= until)
+impl From<Stay> for delivery::reader::Reader {
+    fn from(stay: Stay) -> Self {
+        Self { from: stay.from, cursor: stay.cursor, until: stay.until }
     }
+}
 
+impl Stay {
     pub(super) fn from_columns(
         from: i64,
         cursor: i64,
@@ -235,19 +235,18 @@ pub async fn of_log(
         .collect()
 }
 
-/// The lowest cursor of all who still need something: entries up to it are needed by nobody. The head when there is no such reader.
+/// The least cursor of all who still need something of a log; nothing when nobody does.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn needed_after(tx: &mut Tx, log: LogId) -> Result<Seq, StoreError> {
+pub async fn least_cursor(tx: &mut Tx, log: LogId) -> Result<Option<Seq>, StoreError> {
     let (seq,) = fetch_one!(
         tx,
-        (i64,),
-        "SELECT COALESCE((SELECT MIN(cursor) FROM reader WHERE log_id = $1 AND (until_seq IS NULL OR cursor < until_seq)), \
-         (SELECT head FROM log WHERE id = $1))",
+        (Option<i64>,),
+        "SELECT MIN(cursor) FROM reader WHERE log_id = $1 AND (until_seq IS NULL OR cursor < until_seq)",
         log.get()
     )?;
-    Column("reader", "cursor").seq(seq)
+    seq.map(|seq| Column("reader", "cursor").seq(seq)).transpose()
 }
 
 /// Forgets stays that are over and whose entries were all removed.
@@ -258,7 +257,7 @@ pub async fn forget_over(tx: &mut Tx, log: LogId) -> Result<u64, StoreError> {
     execute!(
         tx,
         "DELETE FROM reader WHERE log_id = $1 AND until_seq IS NOT NULL AND cursor >= until_seq \
-         AND until_seq <= (SELECT tail FROM log WHERE id = $1)",
+         AND until_seq < (SELECT tail FROM log WHERE id = $1)",
         log.get()
     )
 }

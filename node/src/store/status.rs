@@ -33,9 +33,9 @@ pub async fn waiting(tx: &mut Tx) -> Result<Vec<Waiting>, StoreError> {
         "SELECT peer, COUNT(*) AS lanes, CAST(SUM(parked) AS BIGINT) AS parked, CAST(SUM(last - cursor) AS BIGINT) AS entries, \
          MIN(oldest_at_ms) AS oldest_at_ms FROM (\
            SELECT p.domain AS peer, r.cursor AS cursor, CASE WHEN r.until_seq < l.head THEN r.until_seq ELSE l.head END AS last, \
-           CASE WHEN a.parked_reason IS NULL THEN 0 ELSE 1 END AS parked, \
+           CASE WHEN a.parked_seq IS NULL THEN 0 ELSE 1 END AS parked, \
            (SELECT MIN(e.at_ms) FROM entry e WHERE e.log_id = r.log_id \
-            AND e.seq = CASE WHEN r.cursor < l.tail THEN l.tail ELSE r.cursor END + 1) AS oldest_at_ms \
+            AND e.seq = CASE WHEN r.cursor < l.tail THEN l.tail ELSE r.cursor + 1 END) AS oldest_at_ms \
            FROM peer p JOIN reader r ON r.reader = p.domain JOIN log l ON l.id = r.log_id \
            LEFT JOIN lane a ON a.log_id = r.log_id AND a.reader = r.reader \
            WHERE r.cursor < l.head AND (r.until_seq IS NULL OR r.cursor < r.until_seq)) lanes \
@@ -46,7 +46,7 @@ pub async fn waiting(tx: &mut Tx) -> Result<Vec<Waiting>, StoreError> {
             Ok(Waiting {
                 peer: Column("peer", "domain").parse(&r.peer)?,
                 lanes: Column("lane", "reader").number(r.lanes)?,
-                parked: Column("lane", "parked_reason").number(r.parked)?,
+                parked: Column("lane", "parked_seq").number(r.parked)?,
                 entries: Column("reader", "cursor").number(r.entries)?,
                 oldest_at: Column("entry", "at_ms").time_opt(r.oldest_at_ms)?,
             })
@@ -81,7 +81,7 @@ pub async fn totals(tx: &mut Tx) -> Result<Totals, StoreError> {
         TotalsRow,
         "SELECT (SELECT COUNT(*) FROM account) AS accounts, (SELECT COUNT(*) FROM device WHERE revoked_ms IS NULL) AS devices, \
          (SELECT COUNT(*) FROM room WHERE closed_ms IS NULL) AS rooms, \
-         (SELECT CAST(COALESCE(SUM(head - tail), 0) AS BIGINT) FROM log) AS entries, \
+         (SELECT CAST(COALESCE(SUM(head - tail + 1), 0) AS BIGINT) FROM log) AS entries, \
          (SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM log) AS bytes"
     )?;
     Ok(Totals {
