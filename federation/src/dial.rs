@@ -4,7 +4,9 @@
 //! once, every address is judged, and the judged address itself is dialled: a name that answers differently a moment later
 //! changes nothing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::net::TcpStream;
 
 use crate::Reach;
 
@@ -75,4 +77,184 @@ fn global_v6(address: Ipv6Addr) -> bool {
     let inside = |net: Ipv6Addr, len: u32| bits >> (128 - len) == u128::from(net) >> (128 - len);
     inside(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3)
         && !SPECIAL_V6.iter().any(|(net, len)| inside(*net, *len))
+}
+
+/// Well-known ports of services that speak first-come text protocols; a peer that names one of them is not a peer.
+const SERVICE_PORTS: &[u16] = &[2375, 3306, 5432, 6379, 9200, 11211, 27017];
+
+/// A host leads to this many addresses at most that are tried.
+const ADDRESSES: usize = 4;
+
+/// Why no connection was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DialError {
+    /// No name server, no host, nobody listens.
+    Unreachable(String),
+    /// It leads to where we must not go.
+    Forbidden(String),
+}
+
+/// Connects to the peer's host: resolves it once and dials the addresses that `reach` allows, one after the other.
+pub(crate) async fn dial(host: &str, port: u16, reach: Reach) -> Result<TcpStream, DialError> {
+    if port == 0 || (reach == Reach::Public && !public_port(port)) {
+        return Err(DialError::Forbidden(format!("port {port}")));
+    }
+    let found = resolve(host, port).await?;
+    let allowed: Vec<_> =
+        found.iter().copied().filter(|a| reach.allows(a.ip())).take(ADDRESSES).collect();
+    if allowed.is_empty() {
+        return Err(match found.first() {
+            Some(address) => DialError::Forbidden(format!("{host} leads to {}", address.ip())),
+            None => DialError::Unreachable(format!("{host} has no address")),
+        });
+    }
+    let mut last = None;
+    for address in allowed {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Requests are written whole; waiting for more bytes only costs time.
+                return match stream.set_nodelay(true) {
+                    Ok(()) => Ok(stream),
+                    Err(e) => Err(DialError::Unreachable(format!("{address}: {e}"))),
+                };
+            }
+            Err(e) => last = Some(format!("{address}: {e}")),
+        }
+    }
+    Err(DialError::Unreachable(last.unwrap_or_default()))
+}
+
+/// 443 and the ports that anybody may listen on, without those of other services.
+fn public_port(port: u16) -> bool {
+    port == 443 || (port >= 1024 && !SERVICE_PORTS.contains(&port))
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    // Forms like 0x7f.1 are left to the resolver, which turns them into an address that is judged like any other.
+    match tokio::net::lookup_host((bare, port)).await {
+        Ok(addresses) => Ok(addresses.take(64).collect()),
+        Err(e) => Err(DialError::Unreachable(format!("{host}: {e}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_of_our_own_network_is_public() {
+        for text in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.7",
+            "203.0.113.9",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::1",
+            "2002:808:808::1",
+            "3fff::1",
+            "fc00::1",
+            "fdff::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "5f00::1",
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            assert!(!Reach::Public.allows(address), "{text}");
+            assert_eq!(Reach::seen_from(address), Reach::Anywhere, "{text}");
+        }
+        for text in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "198.20.0.1",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "2a00:1450::1",
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            assert!(Reach::Public.allows(address), "{text}");
+            assert_eq!(Reach::seen_from(address), Reach::Public, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_an_operator_named_may_be_on_our_own_network() {
+        for (text, allowed) in [
+            ("127.0.0.1", true),
+            ("10.0.0.1", true),
+            ("::1", true),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("224.0.0.1", false),
+            ("ff02::1", false),
+        ] {
+            assert_eq!(Reach::Anywhere.allows(text.parse().unwrap()), allowed, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_somebody_named_does_not_lead_inside() {
+        // The numbers in other bases are what C libraries take for addresses.
+        for host in [
+            "127.0.0.1",
+            "[::1]",
+            "::1",
+            "localhost",
+            "2130706433",
+            "0x7f000001",
+            "0177.0.0.1",
+            "127.1",
+            "169.254.169.254",
+            "[::ffff:10.0.0.1]",
+        ] {
+            match dial(host, 8443, Reach::Public).await {
+                Err(DialError::Forbidden(_)) => {}
+                // A resolver that does not know these spellings is as good.
+                Err(DialError::Unreachable(_))
+                    if host.parse::<IpAddr>().is_err() && host != "localhost" => {}
+                other => panic!("{host}: {other:?}"),
+            }
+        }
+        for port in [0, 22, 25, 80, 6379] {
+            assert!(
+                matches!(dial("1.1.1.1", port, Reach::Public).await, Err(DialError::Forbidden(_))),
+                "{port}"
+            );
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! The paths a node serves to peers. PROTOCOL §9.4.
 //!
-//! The last segment is a whole URI, percent-encoded; axum and its kind decode it.
+//! The last segment is a whole URI, percent-encoded. The directory's and the bodies' media types are in [`protocol::mimi`].
 
 /// `GET`: the directory.
-pub const DIRECTORY: &str = "/.well-known/mimi-protocol-directory";
+pub const DIRECTORY: &str = protocol::mimi::DIRECTORY_PATH;
 /// `POST`: pairing.
 pub const PAIR: &str = "/v1/pair";
 /// `POST`, followed by the target user's URI.
@@ -18,32 +18,3 @@ pub const NOTIFY: &str = "/v1/notify/";
 pub const GROUP_INFO: &str = "/v1/groupInfo/";
 /// `POST`, followed by the room's URI.
 pub const BACKFILL: &str = "/v1/x/backfill/";
-
-/// The media type of MIMI bodies.
-pub const OCTETS: &str = "application/octet-stream";
-
-/// `text` as one path segment (RFC 3986 section 2.1): everything but unreserved characters percent-encoded.
-#[must_use]
-pub fn encode_segment(text: &str) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let digit = |n: u8| char::from(HEX.get(usize::from(n & 15)).copied().unwrap_or(b'0'));
-    let mut out = String::with_capacity(text.len() * 2);
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.extend(['%', digit(byte >> 4), digit(byte)]);
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uri_becomes_one_segment() {
-        assert_eq!(encode_segment("mimi://a.example/r/x~1"), "mimi%3A%2F%2Fa.example%2Fr%2Fx~1");
-    }
-}

@@ -41,12 +41,18 @@ pub enum Why {
     /// It did not agree on TLS.
     #[error("no TLS connection: {0}")]
     Tls(String),
+    /// The connection ended before the answer.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
     /// It speaks, but not what we expect.
     #[error("its answer cannot be used: {0}")]
     Answer(String),
     /// It said no for now.
     #[error("refused for now: {0}")]
     Busy(Refusal),
+    /// It refuses us, not what was sent: it does not know us, or not what we speak. Somebody must look.
+    #[error("it does not take us: {0}")]
+    Estranged(Refusal),
     /// Ours: the request could not be made.
     #[error("the request could not be made: {0}")]
     Ours(String),
@@ -77,16 +83,11 @@ impl Why {
     /// Whether an operator must look at it: waiting alone does not help.
     #[must_use]
     pub fn alarming(&self) -> bool {
-        matches!(self, Self::Certificate(_) | Self::Forbidden(_))
+        matches!(self, Self::Certificate(_) | Self::Forbidden(_) | Self::Estranged(_))
     }
 }
 
 impl<T> Outcome<T> {
-    /// A try that failed, with no time to wait.
-    pub(crate) fn retry(why: Why) -> Self {
-        Self::Retry { why, retry_after: None }
-    }
-
     /// The same outcome with what was done replaced.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {
         match self {
