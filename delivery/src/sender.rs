@@ -23,8 +23,6 @@ pub struct Neighbours {
     pub before: Option<Header>,
     /// Another one with the same counter and another content.
     pub same: Option<Header>,
-    /// The one with the lowest higher counter.
-    pub after: Option<Header>,
 }
 
 /// What is wrong, at a message.
@@ -45,7 +43,8 @@ pub enum Finding {
     Forked,
 }
 
-/// Compares a message with its neighbours, and what its sender saw of the room with our own. Of the first message that is known of a sender nothing is missing: a device
+/// Compares a message with its neighbours, and what its sender saw of the room with our own. A message that comes late changes what is found at the next
+/// one of its sender, which is then checked again. Of the first message that is known of a sender nothing is missing: a device
 /// that joined later does not know the ones before.
 #[must_use]
 pub fn check(message: &Header, neighbours: &Neighbours, seen: Seen) -> Vec<Finding> {
@@ -66,15 +65,6 @@ pub fn check(message: &Header, neighbours: &Neighbours, seen: Seen) -> Vec<Findi
         found.push(Finding::Forked);
     }
     found
-}
-
-/// What a message changes for the next known one of its sender, when it comes after it: the findings of that one, to show instead of its former ones.
-/// [`Finding::Forked`] and [`Finding::Repeated`] do not depend on the message before and are not among them.
-#[must_use]
-pub fn recheck(message: &Header, neighbours: &Neighbours) -> Option<Vec<Finding>> {
-    let after = neighbours.after.as_ref()?;
-    let between = Neighbours { before: Some(*message), ..Neighbours::default() };
-    Some(check(after, &between, Seen::Unknown))
 }
 
 /// The first message has none before it, every other one has the one with the counter before, if that is known.
@@ -111,6 +101,8 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -173,11 +165,11 @@ mod tests {
 
     #[test]
     fn a_late_message_takes_back_the_gap_it_fills() {
-        let between = Neighbours { after: Some(honest(3)), ..after(1) };
-        assert_eq!(recheck(&honest(2), &between), Some(vec![]));
-        assert_eq!(recheck(&honest(2), &after(1)), None);
+        assert_eq!(found(&honest(3), &after(1)), [Finding::Missing { first: 2, last: 2 }]);
+        assert_eq!(found(&honest(3), &after(2)), []);
         let wrong = Header { content: Digest::from_bytes([9; 32]), ..honest(2) };
-        assert_eq!(recheck(&wrong, &between), Some(vec![Finding::Broken]));
+        let near = Neighbours { before: Some(wrong), same: None };
+        assert_eq!(found(&honest(3), &near), [Finding::Broken]);
     }
 
     #[test]
@@ -194,17 +186,16 @@ mod tests {
         fn what_is_found_depends_on_the_set_and_not_on_arrival(
             arrival in prop::sample::subsequence((1u64..20).collect::<Vec<_>>(), 1..19).prop_shuffle(),
         ) {
-            let mut known: std::collections::BTreeMap<u64, Vec<Finding>> = Default::default();
+            let mut known: BTreeMap<u64, Vec<Finding>> = BTreeMap::new();
             for n in &arrival {
-                let near = Neighbours {
+                let before = |n: &u64, known: &BTreeMap<u64, Vec<Finding>>| Neighbours {
                     before: known.range(..n).next_back().map(|(n, _)| honest(*n)),
                     same: None,
-                    after: known.range(n + 1..).next().map(|(n, _)| honest(*n)),
                 };
-                if let (Some(findings), Some(after)) = (recheck(&honest(*n), &near), near.after) {
-                    known.insert(after.counter, findings);
+                known.insert(*n, found(&honest(*n), &before(n, &known)));
+                if let Some(next) = known.range(n + 1..).next().map(|(n, _)| *n) {
+                    known.insert(next, found(&honest(next), &before(&next, &known)));
                 }
-                known.insert(*n, found(&honest(*n), &near));
             }
             let mut missing: Vec<u64> = vec![];
             for finding in known.values().flatten() {

@@ -88,8 +88,11 @@ impl Tx<'_> {
         }
         let anchor = self.anchor(no, device, new.counter, new.seq).await?;
         let hash = *Digest::of_bytes(&new.content).as_bytes();
-        let header =
-            Header { counter: new.counter, id: hash_id(hash), prev: new.prev.map(hash_id) };
+        let header = Header {
+            counter: new.counter,
+            content: Digest::from_bytes(hash),
+            prev: new.prev.map(Digest::from_bytes),
+        };
         let neighbours = self.neighbours(no, device, &header).await?;
         let flags = bits(&sender::check(&header, &neighbours, new.seen));
         let row_key = message_key(no, &new.message_id);
@@ -192,7 +195,7 @@ impl Tx<'_> {
         .bind(no.0)
         .bind(device)
         .bind(int(of.counter))
-        .bind(of.id.as_bytes().as_slice())
+        .bind(of.content.as_bytes().as_slice())
         .fetch_optional(self.conn())
         .await?;
         let header = |row: Option<SqliteRow>| row.as_ref().map(header).transpose();
@@ -334,17 +337,12 @@ fn message_key(no: RoomNo, message_id: &MessageId) -> Vec<u8> {
     [no.0.to_be_bytes().as_slice(), message_id.as_bytes()].concat()
 }
 
-/// The rule compares hashes and does not care what of.
-fn hash_id(hash: [u8; 32]) -> MessageId {
-    MessageId::from_bytes(hash)
-}
-
 fn header(row: &SqliteRow) -> Result<Header> {
     let prev: Option<Vec<u8>> = row.try_get("prev")?;
     Ok(Header {
         counter: nat(row.try_get("counter")?, TABLE)?,
-        id: hash_id(fixed(row.try_get("content")?, TABLE)?),
-        prev: prev.map(|p| fixed(&p, TABLE).map(hash_id)).transpose()?,
+        content: Digest::from_bytes(fixed(row.try_get("content")?, TABLE)?),
+        prev: prev.map(|p| fixed(&p, TABLE).map(Digest::from_bytes)).transpose()?,
     })
 }
 
