@@ -42,7 +42,10 @@ pub(crate) struct WhoJson {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect(NEVER);
+        text
+    })
 }
 
 impl Show for WhoAmI {
@@ -360,7 +363,7 @@ impl Show for Event {
     type Json = EventJson;
 
     fn json(&self) -> EventJson {
-        let handles = |users: &[protocol::UserId]| users.iter().map(|u| u.handle()).collect();
+        let handles = |users: &[protocol::UserId]| users.iter().map(protocol::UserId::handle).collect();
         match self {
             Self::Message { room, .. } => EventJson::new("message", Some(room)),
             Self::StateChanged { submit_id, room, state } => EventJson {

@@ -23,7 +23,7 @@ pub(super) async fn register(
         Client::register(&folder, seal.clone(), &line, &register.name, &password, &device_name)
             .await?;
     place::note_seal(&folder, &seal)?;
-    finish(client, output, &folder).await
+    finish(&client, output, &folder)
 }
 
 pub(super) async fn link(global: &Global, output: &Output, wanted: Link) -> Result<Exit, Failure> {
@@ -34,11 +34,11 @@ pub(super) async fn link(global: &Global, output: &Output, wanted: Link) -> Resu
     let device_name = device_name(&wanted.sign_in);
     let client = Client::link(&folder, seal.clone(), &line, &password, &device_name).await?;
     place::note_seal(&folder, &seal)?;
-    finish(client, output, &folder).await
+    finish(&client, output, &folder)
 }
 
-async fn finish(
-    client: Client,
+fn finish(
+    client: &Client,
     output: &Output,
     folder: &std::path::Path,
 ) -> Result<Exit, Failure> {
