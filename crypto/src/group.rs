@@ -9,14 +9,30 @@
 //! Every step works on rows in memory. Nothing is durable until the caller has stored [`Group::writes`], in the same
 //! transaction as what the step gave it.
 
-use protocol::room::{CommitFacts, Participants, ParticipantsUpdate};
-use protocol::{DeviceId, Domain, Entropy, Epoch, RoomId, Timestamp};
+mod commit;
+mod create;
+mod encrypt;
+mod external;
+mod join;
+mod leave;
+mod receive;
 
+use openmls::group::MlsGroup;
+use protocol::room::{CommitFacts, Participants, ParticipantsUpdate};
+use protocol::{Code, DeviceId, Domain, Epoch, Refusal, RoomId};
+
+use crate::mls::facts::{self, Roster};
+use crate::mls::{Provider, Storage, settings, wire};
 use crate::{Certificate, DeviceIdentity, Error, PublicKey, Rows, Suite, WriteSet};
+
+pub use external::ExternalJoin;
 
 /// One device's membership in one room.
 pub struct Group {
     room: RoomId,
+    identity: DeviceIdentity,
+    mls: MlsGroup,
+    storage: Storage,
 }
 
 /// How to found a room.
@@ -73,10 +89,10 @@ pub struct CommitBundle {
     pub facts: CommitFacts,
 }
 
-/// Proposals to submit: this device and its user's other devices want to leave.
+/// Proposals to leave, or an external commit, to submit.
 #[derive(Clone, Debug)]
-pub struct ProposalBundle {
-    /// The MIMI `UpdateRequest`: the first proposal and the others.
+pub struct Bundle {
+    /// The MIMI `UpdateRequest`.
     pub update_request: Vec<u8>,
     /// 64 bytes by this device's leaf key over the request and the room (PROTOCOL §7.4).
     pub signature: Vec<u8>,
@@ -97,7 +113,7 @@ pub enum Received {
         /// Whether the group is in the commit's epoch already.
         merged: bool,
     },
-    /// The echo of a message or proposal of this device.
+    /// The echo of a message of this device.
     Own,
     /// It cannot be opened, for the given reason. Nothing was changed.
     Unreadable(Why),
@@ -148,7 +164,9 @@ pub struct Proposed {
 /// A commit that verifies and is not applied yet.
 #[derive(Debug)]
 pub struct StagedCommit {
+    mls: openmls::group::StagedCommit,
     facts: CommitFacts,
+    certificates: Vec<Certificate>,
 }
 
 impl StagedCommit {
@@ -161,152 +179,62 @@ impl StagedCommit {
     /// Whether it removes this very device.
     #[must_use]
     pub fn removes_us(&self) -> bool {
-        todo!()
+        self.mls.self_removed()
     }
 
     /// The epoch it leads to.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        todo!()
+        Epoch::new(self.mls.epoch().as_u64())
     }
 
     /// The certificates of the devices it brings in or renews.
     #[must_use]
     pub fn certificates(&self) -> &[Certificate] {
-        todo!()
+        &self.certificates
     }
 }
 
 impl Group {
-    /// Founds a room with this device as its only member and its user as owner.
-    ///
-    /// # Errors
-    /// Ours only.
-    pub fn create(
-        founding: &Founding,
-        identity: DeviceIdentity,
-        now: Timestamp,
-        entropy: &dyn Entropy,
-    ) -> Result<Founded, Error> {
-        let _ = (founding, identity, now, entropy);
-        todo!()
-    }
-
-    /// Enters a room by a Welcome (`MLSMessage` bytes), with the tree the hub gave and the private rows of the KeyPackage that
-    /// the Welcome is for. Every member's certificate is checked against its leaf; lifetimes are not (PROTOCOL §7.2).
-    ///
-    /// # Errors
-    /// Refused when the Welcome is for another room or KeyPackage, does not fit the tree, or a member has no certificate.
-    pub fn join(
-        room: &RoomId,
-        welcome: &[u8],
-        tree: &[u8],
-        key_package: &Rows,
-        identity: DeviceIdentity,
-    ) -> Result<Self, Error> {
-        let _ = (room, welcome, tree, key_package, identity);
-        todo!()
-    }
-
-    /// The KeyPackages that a Welcome (`MLSMessage` bytes) is for; to find which of our own to join with.
-    ///
-    /// # Errors
-    /// Refused when it is not a Welcome.
-    pub fn welcome_for(welcome: &[u8]) -> Result<Vec<crate::KeyPackageRef>, Error> {
-        let _ = welcome;
-        todo!()
-    }
-
     /// Loads a group from its rows.
     ///
     /// # Errors
     /// [`Error::Damaged`].
     pub fn load(rows: Rows, identity: DeviceIdentity) -> Result<Self, Error> {
-        let _ = (rows, identity);
-        todo!()
+        let storage = Storage::new(rows);
+        let room = storage.get_raw(ROOM_ROW).ok_or(Error::Damaged("no room's name"))?;
+        let room = String::from_utf8(room).ok().and_then(|text| RoomId::parse(&text).ok());
+        let room = room.ok_or(Error::Damaged("not a room's name"))?;
+        let mls = MlsGroup::load(&storage, &settings::group_id(&room))
+            .map_err(|e| Error::Mls(e.to_string()))?
+            .ok_or(Error::Damaged("a row is missing"))?;
+        Ok(Self { room, identity, mls, storage })
+    }
+
+    fn new(room: RoomId, identity: DeviceIdentity, mls: MlsGroup, storage: Storage) -> Self {
+        storage.put_raw(ROOM_ROW.to_vec(), room.as_str().as_bytes().to_vec());
+        Self { room, identity, mls, storage }
     }
 
     /// Everything that changed since the last call, for the caller's transaction.
     #[must_use]
     pub fn writes(&mut self) -> WriteSet {
-        todo!()
-    }
-
-    /// Encrypts a message for the present epoch: `MLSMessage` bytes. The room's URI goes along as authenticated data
-    /// (PROTOCOL §7.5).
-    ///
-    /// # Errors
-    /// Refused while a proposal is pending (commit it first) and after removal.
-    pub fn encrypt(&mut self, content: &[u8], entropy: &dyn Entropy) -> Result<Vec<u8>, Error> {
-        let _ = (content, entropy);
-        todo!()
-    }
-
-    /// Opens an entry of the room's log: one `MLSMessage`.
-    ///
-    /// # Errors
-    /// Ours only; whatever is wrong with the entry is [`Received::Unreadable`].
-    pub fn receive(&mut self, message: &[u8]) -> Result<Received, Error> {
-        let _ = message;
-        todo!()
+        self.storage.take_writes()
     }
 
     /// Applies a commit that [`Self::receive`] gave and the policy allowed. Drops a pending commit of our own.
     ///
     /// # Errors
-    /// Ours only.
+    /// Ours, or `WrongEpoch` when the group has moved on since.
     pub fn accept(&mut self, staged: StagedCommit) -> Result<(), Error> {
-        let _ = staged;
-        todo!()
-    }
-
-    /// Builds a commit from a change and every pending proposal.
-    ///
-    /// # Errors
-    /// Refused when a KeyPackage is bad, a device is not there, the list's change does not fit, or a commit is pending already.
-    pub fn commit(
-        &mut self,
-        change: &Change,
-        now: Timestamp,
-        entropy: &dyn Entropy,
-    ) -> Result<CommitBundle, Error> {
-        let _ = (change, now, entropy);
-        todo!()
-    }
-
-    /// Applies our own pending commit: the hub has accepted it.
-    ///
-    /// # Errors
-    /// Ours, or refused when none is pending.
-    pub fn merge_pending(&mut self) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Drops our own pending commit: another one won, or the hub refused it.
-    ///
-    /// # Errors
-    /// Ours only.
-    pub fn clear_pending(&mut self) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// Whether a commit of our own is pending.
-    #[must_use]
-    pub fn has_pending_commit(&self) -> bool {
-        todo!()
-    }
-
-    /// Asks to leave with this device and the given other devices of the same user. Somebody else's commit carries it out.
-    ///
-    /// # Errors
-    /// Refused when a device is not there or another user's.
-    pub fn leave(
-        &mut self,
-        others: &[DeviceId],
-        entropy: &dyn Entropy,
-    ) -> Result<ProposalBundle, Error> {
-        let _ = (others, entropy);
-        todo!()
+        if staged.epoch() != self.epoch().next() {
+            return Err(Refusal::new(Code::WrongEpoch).at_epoch(self.epoch()).into());
+        }
+        self.mls
+            .merge_staged_commit(&Provider::without_chance(&self.storage), staged.mls)
+            .map_err(ours)?;
+        self.storage.delete_raw(OWN_COMMIT_ROW);
+        Ok(())
     }
 
     /// The room.
@@ -321,22 +249,32 @@ impl Group {
         self.room.hub()
     }
 
+    /// The hub's key, as the group's settings say: one that changes without reason is another hub.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn hub_key(&self) -> Result<PublicKey, Error> {
+        let context = self.mls.public_group().group_context();
+        settings::check(&self.room, context).map_err(|_| Error::Damaged("the room's settings"))
+    }
+
     /// The present epoch.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        todo!()
+        Epoch::new(self.mls.epoch().as_u64())
     }
 
     /// The suite.
     #[must_use]
     pub fn suite(&self) -> Suite {
-        todo!()
+        // Checked when the group was entered.
+        Suite::from_code(self.mls.ciphersuite().into()).unwrap_or_default()
     }
 
     /// Whether this device still is a member.
     #[must_use]
     pub fn is_member(&self) -> bool {
-        todo!()
+        self.mls.is_active()
     }
 
     /// Everybody with a leaf, in leaf order.
@@ -344,7 +282,8 @@ impl Group {
     /// # Errors
     /// [`Error::Damaged`].
     pub fn members(&self) -> Result<Vec<Member>, Error> {
-        todo!()
+        let member = |(leaf, certificate)| Member { leaf, certificate };
+        Ok(self.roster()?.into_iter().map(member).collect())
     }
 
     /// The participant list.
@@ -352,62 +291,73 @@ impl Group {
     /// # Errors
     /// [`Error::Damaged`].
     pub fn participants(&self) -> Result<Participants, Error> {
-        todo!()
+        let context = self.mls.public_group().group_context();
+        settings::participants(context).map_err(|_| Error::Damaged("the participant list"))
     }
 
     /// Proposals that the next commit must carry.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn pending_proposals(&self) -> Result<Vec<Proposed>, Error> {
+        let roster = self.roster()?;
+        let proposed = |p| {
+            let departure =
+                facts::departure(&roster, p).map_err(|_| Error::Damaged("a pending proposal"))?;
+            Ok(Proposed { by: departure.by, device: departure.device })
+        };
+        self.mls.pending_proposals().map(proposed).collect()
+    }
+
+    /// Whether a commit of our own is pending.
     #[must_use]
-    pub fn pending_proposals(&self) -> Vec<Proposed> {
-        todo!()
+    pub fn has_pending_commit(&self) -> bool {
+        self.mls.pending_commit().is_some()
     }
 
     /// A value that only members of this epoch know, the same for all of them: two members who compare it know that they
     /// are in the same room.
     #[must_use]
     pub fn epoch_authenticator(&self) -> Vec<u8> {
-        todo!()
+        self.mls.epoch_authenticator().as_slice().to_vec()
     }
 
     /// The hash of the ratchet tree.
     #[must_use]
     pub fn tree_hash(&self) -> Vec<u8> {
-        todo!()
+        self.mls.public_group().group_context().tree_hash().to_vec()
+    }
+
+    /// Everybody by leaf. Their certificates were verified when they came in.
+    fn roster(&self) -> Result<Roster, Error> {
+        facts::roster(self.mls.members()).map_err(|_| Error::Damaged("a member's certificate"))
+    }
+
+    /// What goes along with every message of ours as authenticated data. PROTOCOL §7.5.
+    fn bind_to_room(&mut self) {
+        self.mls.set_aad(self.room.as_str().as_bytes().to_vec());
+    }
+
+    /// A bundle with this device's signature under it.
+    fn sign_bundle(&self, update_request: &[u8]) -> Vec<u8> {
+        let content = wire::bundle_content(update_request, &self.room);
+        self.identity.key().sign(wire::BUNDLE_LABEL, &content)
     }
 }
 
-/// An external join under way: the request is out, the answer is not in. Lives in memory only; after a crash it is asked anew.
-pub struct ExternalJoin {
-    room: RoomId,
+/// The row with the room's URI.
+const ROOM_ROW: &[u8] = b"R";
+/// The row with the hash of our own last commit, by which its echo is known.
+const OWN_COMMIT_ROW: &[u8] = b"W";
+
+/// An error of the library in a step that nobody else had a part in.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn ours(e: impl std::error::Error) -> Error {
+    Error::Mls(e.to_string())
 }
 
-impl ExternalJoin {
-    /// Makes a `GroupInfoRequest` for the room's hub.
-    ///
-    /// # Errors
-    /// Ours only.
-    pub fn request(
-        room: &RoomId,
-        suite: Suite,
-        identity: DeviceIdentity,
-        entropy: &dyn Entropy,
-    ) -> Result<(Self, Vec<u8>), Error> {
-        let _ = (suite, identity, entropy, &room);
-        todo!()
-    }
-
-    /// Opens the hub's `GroupInfoResponse`, checks everything in it, and builds the external commit; an earlier leaf of this
-    /// device goes with it. The group is in the new epoch at once: keep its rows only if the hub accepts the bundle.
-    ///
-    /// # Errors
-    /// Refused when the answer is a no, not by `hub_key`, or does not verify.
-    pub fn finish(
-        self,
-        response: &[u8],
-        hub_key: &PublicKey,
-        now: Timestamp,
-        entropy: &dyn Entropy,
-    ) -> Result<(Group, CommitBundle), Error> {
-        let _ = (response, hub_key, now, entropy, &self.room);
-        todo!()
-    }
+/// An error of the library about what somebody else sent.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn theirs(e: impl std::error::Error) -> Error {
+    Refusal::because(Code::InvalidCommit, e.to_string()).into()
 }

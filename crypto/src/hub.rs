@@ -2,15 +2,51 @@
 //!
 //! Every step takes `&self` and gives the next [`HubGroup`]; nothing changes until the caller has stored it.
 
-use protocol::room::{CommitFacts, Participants};
-use protocol::{DeviceId, Epoch, Refusal, RoomId, Timestamp};
+mod answer;
+mod apply;
+mod create;
+mod propose;
+mod state;
 
-use crate::group_info::GroupInfoRequest;
-use crate::{Certificate, Error, KeyPackageRef, NodeKey, PublicKey, Suite};
+use openmls::prelude::PublicGroup;
+use protocol::mimi::GroupInfoBytes;
+use protocol::room::{CommitFacts, Participants};
+use protocol::{Code, DeviceId, Epoch, Refusal, RoomId, Timestamp};
+
+use crate::mls::facts::{self, Roster};
+use crate::mls::{Storage, settings, wire};
+use crate::{Certificate, Error, KeyPackageRef, PublicKey, Rows, Suite};
 
 /// The public state of one room.
 pub struct HubGroup {
     room: RoomId,
+    mls: PublicGroup,
+    /// What `mls` was loaded from: the library has no other way to copy it.
+    rows: Rows,
+    /// Of the present epoch, by whoever committed last.
+    group_info: GroupInfoBytes,
+    pending: Vec<Pending>,
+}
+
+/// A proposal that waits for a commit.
+#[derive(Clone)]
+struct Pending {
+    kind: PendingKind,
+    /// The leaf that is to go.
+    leaf: u32,
+    device: DeviceId,
+    /// When the hub took it.
+    at: Timestamp,
+    /// The proposal, an `MLSMessage`.
+    message: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PendingKind {
+    /// The leaf's own wish: any commit can carry it.
+    SelfRemove,
+    /// Somebody else's wish: an external commit cannot carry it.
+    Remove,
 }
 
 /// What an accepted commit leads to.
@@ -25,6 +61,8 @@ pub struct Applied {
     pub welcome: Option<Welcome>,
     /// Certificates of the leaves it brings in or renews: to be checked against what the users' nodes know.
     pub certificates: Vec<Certificate>,
+    /// Devices whose pending removal got lost, because a join cannot carry it: [`HubGroup::expel`] them in the new epoch.
+    pub lost: Vec<DeviceId>,
 }
 
 /// A Welcome and whom it is for.
@@ -57,37 +95,6 @@ pub struct Expelled {
 }
 
 impl HubGroup {
-    /// Takes a new room: epoch 0, one leaf, the founder's, who is the only participant and owner; with the settings of
-    /// PROTOCOL §7.2 and `hub_key` as the only external sender. `group_info` is an `MLSMessage`.
-    ///
-    /// # Errors
-    /// `InvalidCommit`, `BadCertificate` or `Malformed`.
-    pub fn create(
-        room: &RoomId,
-        hub_key: &PublicKey,
-        group_info: &[u8],
-        tree: &[u8],
-        founder: &DeviceId,
-    ) -> Result<Self, Refusal> {
-        let _ = (room, hub_key, group_info, tree, founder);
-        todo!()
-    }
-
-    /// Loads what [`Self::to_bytes`] saved.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`], found by a checksum.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let _ = bytes;
-        todo!()
-    }
-
-    /// The whole state: about 700 bytes per member.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        todo!()
-    }
-
     /// The room.
     #[must_use]
     pub fn room(&self) -> &RoomId {
@@ -97,21 +104,22 @@ impl HubGroup {
     /// The present epoch.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        todo!()
+        Epoch::new(self.mls.group_context().epoch().as_u64())
     }
 
     /// The suite.
     #[must_use]
     pub fn suite(&self) -> Suite {
-        todo!()
+        // Checked when the room was taken.
+        Suite::from_code(self.mls.ciphersuite().into()).unwrap_or_default()
     }
 
-    /// Every device with a leaf.
+    /// Every device with a leaf, in leaf order.
     ///
     /// # Errors
     /// [`Error::Damaged`].
     pub fn members(&self) -> Result<Vec<DeviceId>, Error> {
-        todo!()
+        Ok(self.roster()?.into_values().map(|c| c.device().clone()).collect())
     }
 
     /// The participant list.
@@ -119,76 +127,57 @@ impl HubGroup {
     /// # Errors
     /// [`Error::Damaged`].
     pub fn participants(&self) -> Result<Participants, Error> {
-        todo!()
+        settings::participants(self.mls.group_context())
+            .map_err(|_| Error::Damaged("the participant list"))
     }
 
     /// Devices that pending proposals are to remove.
     #[must_use]
     pub fn leaving(&self) -> Vec<DeviceId> {
-        todo!()
+        self.pending.iter().map(|p| p.device.clone()).collect()
+    }
+
+    /// The GroupInfo of the present epoch, bare.
+    #[must_use]
+    pub fn group_info(&self) -> &GroupInfoBytes {
+        &self.group_info
     }
 
     /// The ratchet tree, for a joiner.
     #[must_use]
     pub fn tree_bytes(&self) -> Vec<u8> {
-        todo!()
+        wire::encode(&self.mls.export_ratchet_tree())
     }
 
-    /// Checks a commit bundle (MIMI `UpdateRequest` bytes) and gives the room after it. `signature` is the committer's over the
-    /// bundle (PROTOCOL §7.4); a foreign peer's commit may come without.
+    /// The hub's key, as the room's settings say.
     ///
     /// # Errors
-    /// `Malformed`, `TooLarge`, `WrongEpoch` (with the present one), `InvalidCommit`, `MissingProposal`, `BadKeyPackage`,
-    /// `BadCertificate`.
-    pub fn apply(
-        &self,
-        bundle: &[u8],
-        signature: Option<&[u8]>,
-        now: Timestamp,
-    ) -> Result<Applied, Refusal> {
-        let _ = (bundle, signature, now);
-        todo!()
+    /// [`Error::Damaged`].
+    pub fn hub_key(&self) -> Result<PublicKey, Error> {
+        settings::check(&self.room, self.mls.group_context())
+            .map_err(|_| Error::Damaged("the room's settings"))
     }
 
-    /// Checks a proposal bundle (MIMI `UpdateRequest` bytes): devices of one user who leave.
-    ///
-    /// # Errors
-    /// As [`Self::apply`]; `NotAllowed` for anything but leaving.
-    pub fn propose(
-        &self,
-        bundle: &[u8],
-        signature: Option<&[u8]>,
-        now: Timestamp,
-    ) -> Result<Proposed, Refusal> {
-        let _ = (bundle, signature, now);
-        todo!()
+    /// Everybody by leaf. Their certificates were verified when they came in.
+    fn roster(&self) -> Result<Roster, Error> {
+        facts::roster(self.mls.members()).map_err(|_| Error::Damaged("a member's certificate"))
     }
 
-    /// Proposes, as the hub, to remove a device.
-    ///
-    /// # Errors
-    /// `NotFound` when it is not in the room.
-    pub fn expel(
-        &self,
-        device: &DeviceId,
-        hub_key: &NodeKey,
-        now: Timestamp,
-    ) -> Result<Expelled, Refusal> {
-        let _ = (device, hub_key, now);
-        todo!()
+    /// A copy of the library's group and its storage, to work on.
+    fn copy(&self) -> Result<(PublicGroup, Storage), Error> {
+        let storage = Storage::new(self.rows.clone());
+        let group = state::load(&self.room, &storage)?;
+        Ok((group, storage))
     }
+}
 
-    /// Answers a joiner: GroupInfo, tree and pending proposals, sealed to its key, signed by the hub: MIMI
-    /// `GroupInfoResponse` bytes. Whether the joiner may is the caller's question.
-    ///
-    /// # Errors
-    /// Ours, or refused when the request is for another suite.
-    pub fn seal_group_info(
-        &self,
-        request: &GroupInfoRequest,
-        hub_key: &NodeKey,
-    ) -> Result<Vec<u8>, Error> {
-        let _ = (request, hub_key);
-        todo!()
+/// An error of ours, where only a refusal can be given.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn internal(e: Error) -> Refusal {
+    match e {
+        Error::Refused(refusal) => refusal,
+        Error::Damaged(_) | Error::Mls(_) | Error::Unopenable => {
+            Refusal::because(Code::Internal, e.to_string())
+        }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use protocol::{Entropy, Refusal, Timestamp};
+use openmls::prelude::{ExtensionType, KeyPackage, KeyPackageIn, ProposalType, ProtocolVersion};
+use protocol::{Code, Entropy, Refusal, Timestamp, limit};
 
+use crate::mls::{self, Provider, Storage, facts, settings, wire};
 use crate::{Certificate, DeviceIdentity, Error, Rows, Suite};
 
 /// A KeyPackage's `KeyPackageRef` (RFC 9420 §5.2): a hash, 32 bytes in every suite of ours.
@@ -69,8 +71,26 @@ pub fn make(
     now: Timestamp,
     entropy: &dyn Entropy,
 ) -> Result<Made, Error> {
-    let _ = (suite, identity, what, now, entropy);
-    todo!()
+    let storage = Storage::default();
+    let provider = Provider::new(&storage, entropy);
+    let lifetime = settings::lifetime(now);
+    let builder = KeyPackage::builder()
+        .leaf_node_capabilities(settings::capabilities())
+        .key_package_lifetime(lifetime);
+    let builder = match what {
+        Use::Once => builder,
+        Use::LastResort => builder.mark_as_last_resort(),
+    };
+    let bundle = builder
+        .build(suite.mls(), &provider, identity.key(), identity.credential())
+        .map_err(|e| Error::Mls(e.to_string()))?;
+    let package = bundle.key_package();
+    Ok(Made {
+        public: wire::encode(package),
+        reference: reference(package)?,
+        not_after: seconds(lifetime.not_after()),
+        private: storage.into_rows(),
+    })
 }
 
 /// A KeyPackage of somebody, checked.
@@ -94,7 +114,7 @@ impl KeyPackageInfo {
     /// Whether it lives long enough, from `now` on, to be accepted or handed out (`limit::KEYPACKAGE_REMAINING`).
     #[must_use]
     pub fn lives_long_enough(&self, now: Timestamp) -> bool {
-        self.not_after >= now.after(protocol::limit::KEYPACKAGE_REMAINING)
+        self.not_after >= now.after(limit::KEYPACKAGE_REMAINING)
     }
 }
 
@@ -103,6 +123,61 @@ impl KeyPackageInfo {
 /// # Errors
 /// `BadKeyPackage` or `BadCertificate`.
 pub fn inspect(bytes: &[u8], now: Timestamp) -> Result<KeyPackageInfo, Refusal> {
-    let _ = (bytes, now);
-    todo!()
+    let (package, info) = parse(bytes)?;
+    let lifetime = package.life_time();
+    if !lifetime.has_acceptable_range() || info.not_before > now {
+        return Err(bad("its lifetime is not one of ours"));
+    }
+    if !info.lives_long_enough(now) {
+        return Err(bad("it expires too soon"));
+    }
+    Ok(info)
+}
+
+/// Reads a KeyPackage and checks form, signature, certificate and capabilities; its lifetime by the system's clock.
+pub(crate) fn parse(bytes: &[u8]) -> Result<(KeyPackage, KeyPackageInfo), Refusal> {
+    if bytes.len() > limit::KEYPACKAGE_BYTES {
+        return Err(Refusal::because(Code::TooLarge, "a key package is too large"));
+    }
+    let package = wire::decode::<KeyPackageIn>("the key package", bytes)?
+        .validate(mls::crypto(), ProtocolVersion::Mls10)
+        .map_err(|e| bad(&e.to_string()))?;
+    let info = info(&package)?;
+    Ok((package, info))
+}
+
+/// What a KeyPackage whose signatures the library has verified says.
+pub(crate) fn info(package: &KeyPackage) -> Result<KeyPackageInfo, Refusal> {
+    let suite = Suite::from_code(package.ciphersuite().into())
+        .ok_or(bad("its cipher suite is not one of ours"))?;
+    let can = package.leaf_node().capabilities();
+    if !can.extensions().contains(&ExtensionType::AppDataDictionary)
+        || !can.proposals().contains(&ProposalType::AppDataUpdate)
+        || !can.proposals().contains(&ProposalType::SelfRemove)
+    {
+        return Err(bad("the device lacks a capability that rooms need"));
+    }
+    let lifetime = package.life_time();
+    Ok(KeyPackageInfo {
+        reference: reference(package).map_err(|_| bad("it cannot be hashed"))?,
+        suite,
+        certificate: facts::verify_leaf(package.leaf_node())?,
+        not_before: seconds(lifetime.not_before()),
+        not_after: seconds(lifetime.not_after()),
+        what: if package.last_resort() { Use::LastResort } else { Use::Once },
+    })
+}
+
+fn reference(package: &KeyPackage) -> Result<KeyPackageRef, Error> {
+    let reference = package.hash_ref(mls::crypto()).map_err(|e| Error::Mls(e.to_string()))?;
+    KeyPackageRef::from_slice(reference.as_slice())
+        .ok_or(Error::Damaged("a hash of another length"))
+}
+
+fn seconds(seconds: u64) -> Timestamp {
+    Timestamp::from_ms(seconds.saturating_mul(1000))
+}
+
+fn bad(why: &str) -> Refusal {
+    Refusal::because(Code::BadKeyPackage, format!("key package: {why}"))
 }

@@ -34,6 +34,10 @@ pub mod sign;
 pub mod suite;
 pub mod token;
 
+mod mls;
+#[cfg(test)]
+mod testing;
+
 pub use error::Error;
 pub use group::Group;
 pub use hub::HubGroup;

@@ -25,6 +25,18 @@ impl Rows {
         self.0.len()
     }
 
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.0.get(key).map(Vec::as_slice)
+    }
+
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.0.insert(key, value);
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
+        self.0.remove(key).is_some()
+    }
+
     /// Writes what changed.
     pub fn apply(&mut self, writes: &WriteSet) {
         for key in &writes.delete {

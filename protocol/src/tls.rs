@@ -220,9 +220,7 @@ impl Write for Vec<u8> {
 
     fn put_list<T>(&mut self, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
         let mut bytes = Vec::new();
-        for item in items {
-            put(&mut bytes, item);
-        }
+        items.iter().for_each(|item| put(&mut bytes, item));
         self.put_vector(&bytes);
     }
 

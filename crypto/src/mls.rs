@@ -1,0 +1,10 @@
+//! The MLS library's surroundings: its cryptography, its randomness, its storage, its settings.
+
+pub(crate) mod facts;
+pub(crate) mod provider;
+pub(crate) mod settings;
+pub(crate) mod storage;
+pub(crate) mod wire;
+
+pub(crate) use provider::{Provider, crypto};
+pub(crate) use storage::Storage;
