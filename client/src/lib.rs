@@ -17,10 +17,14 @@
 //! ```
 
 mod account;
+mod api;
 pub mod clock;
 mod error;
 mod event;
+mod net;
 mod room;
+mod store;
+mod stream;
 
 pub use account::{Device, Linking, Place, Registration, Seal, WhoAmI, World};
 pub use error::Error;

@@ -146,7 +146,7 @@ impl From<&Refusal> for Failure {
 pub struct MessageKey {
     pub(crate) anchor: u64,
     pub(crate) counter: u64,
-    pub(crate) device: u64,
+    pub(crate) seq: u64,
 }
 
 /// A message in a timeline.

@@ -46,17 +46,17 @@ pub const KEYPACKAGE_LOW: usize = 20;
 /// One KeyPackage, post-quantum suite included.
 pub const KEYPACKAGE_BYTES: usize = 16 * 1024;
 /// A KeyPackage is valid from this long before it was made: tolerates slow clocks.
-pub const KEYPACKAGE_BACKDATE: Duration = Duration::from_secs(24 * 3600);
+pub const KEYPACKAGE_BACKDATE: Duration = Duration::from_hours(24);
 /// A KeyPackage is valid until this long after it was made.
-pub const KEYPACKAGE_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
+pub const KEYPACKAGE_LIFETIME: Duration = Duration::from_hours(60 * 24);
 /// The hub hands out and accepts only KeyPackages that live at least this long: queue retention and a week,
 /// so that no device in reach of its queue finds an Add expired and forks for good.
-pub const KEYPACKAGE_REMAINING: Duration = Duration::from_secs(37 * 24 * 3600);
+pub const KEYPACKAGE_REMAINING: Duration = Duration::from_hours(37 * 24);
 
 /// How long an entry waits for a reader.
-pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const RETENTION: Duration = Duration::from_hours(30 * 24);
 /// How long the answer to a submission is remembered; never shorter than [`RETENTION`].
-pub const IDEMPOTENCY: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const IDEMPOTENCY: Duration = Duration::from_hours(30 * 24);
 /// How far a hub's time may run ahead of its clock before it refuses (PROTOCOL §4.2).
 pub const HUB_TIME_AHEAD: Duration = Duration::from_secs(2);
 
@@ -69,7 +69,7 @@ pub const DEVICES_PER_ROOM: usize = 10_000;
 /// Entries waiting in the uplink of one room: beyond it a submission is refused, never dropped later.
 pub const UPLINK_ENTRIES: u64 = 10_000;
 /// How long a linking offer waits for the new device.
-pub const LINK_LIFETIME: Duration = Duration::from_secs(10 * 60);
+pub const LINK_LIFETIME: Duration = Duration::from_mins(10);
 /// A sealed linking offer.
 pub const LINK_BYTES: usize = 256 * 1024;
 

@@ -11,6 +11,7 @@
 //! | `submitMessage` | [`SubmitMessageRequest`] | [`SubmitMessageResponse`] |
 //! | `notify` | [`FanoutMessage`], several in a row | none |
 //! | `groupInfo` | [`GroupInfoRequest`] | [`GroupInfoResponse`] |
+//! | `backfill` | [`BackfillRequest`] | like a body of `notify` |
 //! | directory | | [`Directory`], JSON |
 
 mod bytes;
@@ -24,7 +25,7 @@ mod update;
 
 pub use bytes::{
     ApplicationBytes, CommitBytes, GroupInfoBytes, KeyPackageBytes, ProposalBytes, TreeBytes,
-    WelcomeBytes,
+    WelcomeBytes, WelcomeMessageBytes,
 };
 pub use directory::{Directory, Extension, TemplateError, expand};
 pub use field::{Capabilities, Credential};
@@ -36,7 +37,7 @@ pub use key_material::{
     ClientKeyMaterial, ClientOutcome, KeyMaterialRequest, KeyMaterialResponse, KeyMaterialUserCode,
     RequiredCapabilities,
 };
-pub use notify::{Fanout, FanoutMessage};
+pub use notify::{BackfillRequest, Fanout, FanoutMessage};
 pub use submit::{Frank, SubmitMessageRequest, SubmitMessageResponse, SubmitOutcome};
 pub use update::{HandshakeBundle, RatchetTreeOption, UpdateOutcome, UpdateRoomResponse};
 

@@ -90,6 +90,8 @@ pub struct Frame<'a> {
     pub epoch: Epoch,
     /// What it carries.
     pub content_type: ContentType,
+    /// What the sender authenticates but does not encrypt; the room's URI in application messages (PROTOCOL §7.5).
+    pub authenticated_data: &'a [u8],
     /// Who sent it; [`None`] in a private frame, where it is encrypted.
     pub sender: Option<Sender>,
     /// The whole `MLSMessage`, its four-byte header included.

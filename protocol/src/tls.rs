@@ -220,7 +220,9 @@ impl Write for Vec<u8> {
 
     fn put_list<T>(&mut self, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
         let mut bytes = Vec::new();
-        items.iter().for_each(|item| put(&mut bytes, item));
+        for item in items {
+            put(&mut bytes, item);
+        }
         self.put_vector(&bytes);
     }
 

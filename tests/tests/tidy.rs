@@ -30,7 +30,10 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate lies in the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests crate lies in the workspace")
+        .to_owned()
 }
 
 fn walk(dir: &Path, ending: &str, out: &mut Vec<PathBuf>) {
@@ -69,7 +72,8 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 #[test]
 fn crates_use_only_what_their_layer_allows() {
     let ours: BTreeSet<&str> = ARROWS.iter().map(|(n, _)| *n).collect();
-    let workspace: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let workspace: toml::Table =
+        fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
     let members: BTreeSet<String> = workspace["workspace"]["members"]
         .as_array()
         .unwrap()
@@ -120,15 +124,26 @@ fn functions(text: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     for (i, line) in lines.iter().enumerate() {
         let start = line.trim_start();
-        let is_fn = ["fn ", "pub fn ", "async fn ", "pub async fn ", "pub(crate) fn ", "pub(crate) async fn ", "const fn ", "pub const fn "]
-            .iter()
-            .any(|p| start.starts_with(p));
+        let is_fn = [
+            "fn ",
+            "pub fn ",
+            "async fn ",
+            "pub async fn ",
+            "pub(crate) fn ",
+            "pub(crate) async fn ",
+            "const fn ",
+            "pub const fn ",
+        ]
+        .iter()
+        .any(|p| start.starts_with(p));
         if !is_fn {
             continue;
         }
         let indent = line.len() - start.len();
         let close = format!("{}}}", " ".repeat(indent));
-        let end = lines.iter().skip(i).position(|l| *l == close || l.ends_with(';') && l.len() - l.trim_start().len() == indent);
+        let end = lines.iter().skip(i).position(|l| {
+            *l == close || l.ends_with(';') && l.len() - l.trim_start().len() == indent
+        });
         found.push((i + 1, end.map_or(1, |n| n + 1)));
     }
     found
@@ -154,7 +169,11 @@ fn functions_stay_small() {
 /// `(what, why, files where it may stand)`.
 const BANNED_TEXT: &[(&str, &str, &[&str])] = &[
     ("SystemTime::now", "time comes from a Clock", &["node/src/clock.rs", "client/src/clock.rs"]),
-    ("getrandom::fill", "chance comes from an Entropy", &["node/src/clock.rs", "client/src/clock.rs"]),
+    (
+        "getrandom::fill",
+        "chance comes from an Entropy",
+        &["node/src/clock.rs", "client/src/clock.rs"],
+    ),
     ("thread_rng(", "chance comes from an Entropy", &[]),
     ("rand::rng(", "chance comes from an Entropy", &[]),
     ("Uuid::new_v4", "chance comes from an Entropy", &[]),
@@ -176,12 +195,17 @@ fn banned_words_stay_out() {
         }
         let shown = path.to_string_lossy().into_owned();
         for (word, why, allowed) in BANNED_TEXT {
-            let test_may = is_test_code(&path) && (word.contains("SystemTime") || word.contains("getrandom"));
+            let test_may =
+                is_test_code(&path) && (word.contains("SystemTime") || word.contains("getrandom"));
             if test_may || allowed.contains(&shown.as_str()) {
                 continue;
             }
             // Inline tests may read the clock; everything else counts for the whole file.
-            let scope = if word.contains("SystemTime") || word.contains("getrandom") { code_lines(&text).join("\n") } else { text.clone() };
+            let scope = if word.contains("SystemTime") || word.contains("getrandom") {
+                code_lines(&text).join("\n")
+            } else {
+                text.clone()
+            };
             if scope.contains(word) {
                 wrong.push(format!("{shown}: {word}: {why}"));
             }
@@ -189,11 +213,17 @@ fn banned_words_stay_out() {
         if shown.starts_with("delivery/src") || shown.starts_with("protocol/src") {
             for word in ["async ", ".await", "HashMap", "HashSet"] {
                 if code_lines(&text).join("\n").contains(word) {
-                    wrong.push(format!("{shown}: {word}: this crate is pure and its order is defined"));
+                    wrong.push(format!(
+                        "{shown}: {word}: this crate is pure and its order is defined"
+                    ));
                 }
             }
         }
-        if !shown.starts_with("node/src/store") && !shown.starts_with("client/src/store") && !is_test_code(&path) && !shown.starts_with("bench") {
+        if !shown.starts_with("node/src/store")
+            && !shown.starts_with("client/src/store")
+            && !is_test_code(&path)
+            && !shown.starts_with("bench")
+        {
             for word in ["sqlx::query", "query_as("] {
                 if text.contains(word) {
                     wrong.push(format!("{shown}: {word}: SQL lives in the stores"));
@@ -208,8 +238,10 @@ fn banned_words_stay_out() {
 fn both_databases_have_the_same_migrations() {
     let names = |dialect: &str| -> Vec<String> {
         let dir = root().join("migrations/node").join(dialect);
-        let mut names: Vec<String> =
-            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     };
@@ -264,7 +296,15 @@ fn every_refusal_code_is_in_the_protocol() {
 
 #[test]
 fn the_documents_a_newcomer_needs_are_there() {
-    for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "docs/ARCHITECTURE.md", "docs/PROTOCOL.md", "docs/THREAT-MODEL.md"] {
+    for name in [
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "docs/ARCHITECTURE.md",
+        "docs/PROTOCOL.md",
+        "docs/THREAT-MODEL.md",
+    ] {
         assert!(root().join(name).is_file(), "{name} is missing");
     }
     assert!(fs::read_dir(root().join("docs/decisions")).unwrap().count() > 0);

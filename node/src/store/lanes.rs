@@ -27,8 +27,15 @@ pub struct Lane {
 impl Lane {
     /// The row that [`delivery::lane::Lane`] starts from.
     #[must_use]
-    pub fn row(&self, cursor: Seq) -> Row {
-        Row { cursor, attempts: self.attempts, next_at: self.next_at, parked: self.parked.clone() }
+    pub fn row(&self, stay: &Stay) -> Row {
+        let parked = self.parked.clone();
+        Row {
+            from: stay.from,
+            cursor: stay.cursor,
+            attempts: self.attempts,
+            next_at: self.next_at,
+            parked,
+        }
     }
 }
 

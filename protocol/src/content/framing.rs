@@ -118,3 +118,44 @@ pub fn media_type_list() -> Vec<u8> {
     out.put_list(&MEDIA_TYPES, |out, name| MediaType::named(name).write(out));
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_type_that_is_left_out_is_the_first_of_the_list() {
+        let framed = ApplicationFraming::decode(&[0, 0, 2, 7, 8]).unwrap();
+        assert_eq!(framed, ApplicationFraming::new(MIMI_CONTENT, vec![7, 8]));
+        assert_eq!(MEDIA_TYPES[0], MIMI_CONTENT);
+        assert!(
+            ApplicationFraming::decode(&[0, 3, 1, b'a', 0, 1, 7]).is_err(),
+            "parameters of none"
+        );
+    }
+
+    #[test]
+    fn framings_survive_and_cut_ones_are_refused() {
+        let parameters = vec![Parameter { name: "variant".into(), value: b"GFM".to_vec() }];
+        let media_type = MediaType { name: "text/markdown".into(), parameters };
+        let framed = ApplicationFraming { media_type, content: vec![9; 70] };
+        let bytes = framed.encode();
+        assert_eq!(bytes[..2], [13, b't']);
+        assert_eq!(ApplicationFraming::decode(&bytes).unwrap(), framed);
+        for cut in 0..bytes.len() {
+            assert!(ApplicationFraming::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(ApplicationFraming::decode(&[&bytes[..], &[0]].concat()).is_err());
+        assert!(ApplicationFraming::decode(&[2, 0xc3, 0xa4, 0, 0]).is_err(), "not ASCII");
+    }
+
+    #[test]
+    fn the_list_of_media_types_names_each_once() {
+        let bytes = media_type_list();
+        let mut list = Reader::new(&bytes).list().unwrap();
+        for name in MEDIA_TYPES {
+            assert_eq!(MediaType::read(&mut list).unwrap(), MediaType::named(name));
+        }
+        assert!(list.is_empty());
+    }
+}

@@ -1,7 +1,11 @@
 //! This project's own header in the content: what makes order and loss checkable end to end. PROTOCOL §7.5.
 
+use minicbor::encode::{Encoder, Write};
+
+use super::cbor::{Decoder, Written};
 use crate::log::Chain;
-use crate::{Cursor, Timestamp};
+use crate::tls::Malformed;
+use crate::{Cursor, Incarnation, Seq, Timestamp};
 
 /// Private extension -1: `[counter, prev, local_ms, seen]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,4 +27,41 @@ pub struct Seen {
     pub cursor: Cursor,
     /// The chain after that entry.
     pub chain: Chain,
+}
+
+impl Header {
+    pub(super) fn write<W: Write>(&self, e: &mut Encoder<W>) -> Written<W> {
+        e.array(4)?.u64(self.counter)?;
+        match &self.prev {
+            Some(hash) => e.bytes(hash)?,
+            None => e.null()?,
+        };
+        e.u64(self.local.ms())?;
+        match &self.seen {
+            Some(Seen { cursor, chain }) => {
+                e.array(3)?.bytes(cursor.incarnation.as_bytes())?;
+                e.u64(cursor.seq.get())?.bytes(chain.as_bytes())?.ok()
+            }
+            None => e.null()?.ok(),
+        }
+    }
+
+    pub(super) fn read(d: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        d.array_exact(4)?;
+        let start = *d;
+        let counter = d.uint()?;
+        if counter == 0 {
+            return Err(start.fail("a counter of 0"));
+        }
+        let prev = d.nullable(Decoder::array_of)?;
+        let local = Timestamp::from_ms(d.uint()?);
+        let seen = d.nullable(|d| {
+            d.array_exact(3)?;
+            let incarnation = Incarnation::from_bytes(d.array_of()?);
+            let seq = Seq::new(d.uint()?);
+            let chain = Chain::from_bytes(d.array_of()?);
+            Ok(Seen { cursor: Cursor { incarnation, seq }, chain })
+        })?;
+        Ok(Self { counter, prev, local, seen })
+    }
 }

@@ -1,7 +1,10 @@
 //! What became of messages at a receiver (draft-mahy-mimi-message-status-01).
 
-use crate::MessageId;
+use minicbor::encode::{Encoder, Write};
+
+use super::cbor::{Decoder, Written};
 use crate::tls::Malformed;
+use crate::{MessageId, limit};
 
 /// What became of one message. Numbers this crate does not know are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +42,7 @@ impl Status {
 /// What became of several messages of one room; media type [`super::MESSAGE_STATUS`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusReport {
-    /// In any order; at most [`crate::limit::STATUS_ENTRIES`].
+    /// In any order; at most [`limit::STATUS_ENTRIES`].
     pub statuses: Vec<(MessageId, Status)>,
 }
 
@@ -47,7 +50,17 @@ impl StatusReport {
     /// The bytes to frame.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        todo!()
+        let mut e = Encoder::new(Vec::new());
+        self.write(&mut e).expect("writing to a Vec cannot fail");
+        e.into_writer()
+    }
+
+    fn write<W: Write>(&self, e: &mut Encoder<W>) -> Written<W> {
+        e.array(self.statuses.len() as u64)?;
+        for (id, status) in &self.statuses {
+            e.array(2)?.bytes(id.as_bytes())?.u8(status.code())?;
+        }
+        Ok(())
     }
 
     /// Reads exactly one report.
@@ -55,7 +68,39 @@ impl StatusReport {
     /// # Errors
     /// When the bytes are not one, or pass a limit.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let _ = bytes;
-        todo!()
+        let mut d = Decoder::new(bytes);
+        let len = d.array()?;
+        if len > limit::STATUS_ENTRIES as u64 {
+            return Err(Malformed::over_limit("a report over its limit", 0));
+        }
+        let mut statuses = Vec::new();
+        for _ in 0..len {
+            d.array_exact(2)?;
+            let id = MessageId::from_bytes(d.array_of()?);
+            statuses.push((id, Status(d.number()?)));
+        }
+        d.finish()?;
+        Ok(Self { statuses })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_survives_and_nothing_else_is_taken() {
+        let id = MessageId::from_bytes([3; 32]);
+        let report =
+            StatusReport { statuses: vec![(id, Status::READ), (id, Status::from_code(200))] };
+        let bytes = report.encode();
+        assert_eq!(StatusReport::decode(&bytes).unwrap(), report);
+        for cut in 0..bytes.len() {
+            assert!(StatusReport::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(StatusReport::decode(&[&bytes[..], &[0]].concat()).is_err());
+        assert!(StatusReport::decode(&[0x9b, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]).is_err());
+        let many = StatusReport { statuses: vec![(id, Status::READ); limit::STATUS_ENTRIES + 1] };
+        assert!(StatusReport::decode(&many.encode()).is_err());
     }
 }

@@ -23,20 +23,22 @@ macro_rules! mls_bytes {
                 if bytes.len() > $max {
                     return Err(Malformed::over_limit("an MLS structure over its limit", $max));
                 }
-                let (view, rest) = $read(&bytes)?;
+                let (_, rest) = $read(&bytes)?;
+                let end = bytes.len() - rest.len();
                 if rest.is_empty() {
                     Ok(Self(bytes))
                 } else {
-                    Err(Malformed::new("bytes after the end", view.bytes.len()))
+                    Err(Malformed::new("bytes after the end", end))
                 }
             }
 
             pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-                let (view, _) = $read(r.rest()).map_err(|m| m.moved(r.at()))?;
-                if view.bytes.len() > $max {
+                let (_, rest) = $read(r.rest()).map_err(|m| m.moved(r.at()))?;
+                let len = r.rest().len() - rest.len();
+                if len > $max {
                     return Err(Malformed::over_limit("an MLS structure over its limit", r.at()));
                 }
-                r.take(view.bytes.len()).map(|bytes| Self(bytes.to_vec()))
+                r.take(len).map(|bytes| Self(bytes.to_vec()))
             }
 
             pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -77,6 +79,9 @@ mls_bytes!(
     /// A bare `Welcome`.
     WelcomeBytes, WelcomeFrame, WelcomeFrame::read, limit::BUNDLE_BYTES);
 mls_bytes!(
+    /// An `MLSMessage` that is a Welcome.
+    WelcomeMessageBytes, WelcomeFrame, welcome, limit::BUNDLE_BYTES);
+mls_bytes!(
     /// A bare `GroupInfo`.
     GroupInfoBytes, GroupInfoFrame, GroupInfoFrame::read, limit::BUNDLE_BYTES);
 mls_bytes!(
@@ -112,6 +117,27 @@ macro_rules! bare {
 bare!(WelcomeBytes, Welcome, mls::WELCOME_HEADER);
 bare!(GroupInfoBytes, GroupInfo, mls::GROUP_INFO_HEADER);
 bare!(KeyPackageBytes, KeyPackage, mls::KEY_PACKAGE_HEADER);
+
+impl From<&WelcomeBytes> for WelcomeMessageBytes {
+    fn from(bare: &WelcomeBytes) -> Self {
+        Self(bare.to_message())
+    }
+}
+
+impl WelcomeMessageBytes {
+    /// The bare `Welcome`.
+    #[must_use]
+    pub fn bare(&self) -> WelcomeBytes {
+        WelcomeBytes(self.view().bytes.to_vec())
+    }
+}
+
+fn welcome(bytes: &[u8]) -> Result<(WelcomeFrame<'_>, &[u8]), Malformed> {
+    match Message::read(bytes)? {
+        (Message::Welcome(view), rest) => Ok((view, rest)),
+        _ => Err(Malformed::new("not a Welcome", 0)),
+    }
+}
 
 type Taken<'a> = Result<(Frame<'a>, &'a [u8]), Malformed>;
 

@@ -33,7 +33,11 @@ pub struct Directory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_download: Option<String>,
     /// What nodes of this project say beyond the draft; absent for a foreign node.
-    #[serde(default, rename = "waxwing:fed:1", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "https://waxwing.invalid/ns/fed/1",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub extension: Option<Extension>,
 }
 

@@ -1,13 +1,13 @@
 //! `notify`: entries of a room's log, hub to follower (draft-ietf-mimi-protocol-06 section 5.5). PROTOCOL §9.7.
 
-use super::bytes::{ApplicationBytes, CommitBytes, ProposalBytes, WelcomeBytes};
+use super::bytes::{ApplicationBytes, CommitBytes, ProposalBytes, WelcomeMessageBytes};
 use super::submit::Frank;
 use super::update::{self, RatchetTreeOption};
 use super::{body, field};
 use crate::log::EntryKind;
 use crate::mls::{ContentType, Message};
 use crate::tls::{Malformed, Reader, Write};
-use crate::{Timestamp, limit};
+use crate::{Seq, Timestamp, limit};
 
 /// One entry of a room's log on its way to a follower.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub enum Fanout {
     },
     /// A Welcome for devices of the follower.
     Welcome {
-        /// The Welcome; on the wire it is an `MLSMessage`.
-        welcome: WelcomeBytes,
+        /// The Welcome.
+        welcome: WelcomeMessageBytes,
         /// The tree they join with.
         tree: RatchetTreeOption,
     },
@@ -58,7 +58,9 @@ impl FanoutMessage {
     #[must_use]
     pub fn encode_batch(batch: &[Self]) -> Vec<u8> {
         let mut out = Vec::new();
-        batch.iter().for_each(|message| message.write(&mut out));
+        for message in batch {
+            message.write(&mut out);
+        }
         out
     }
 
@@ -83,28 +85,28 @@ impl FanoutMessage {
         }
     }
 
-    /// The entry's kind and body: its MLS messages in a row. What goes with it for one follower alone (franks, trees)
-    /// is not part of it, so that every node computes the same digest. PROTOCOL §4.3.
+    /// The entries it stands for, in order: kind and body, one MLS message each (PROTOCOL §4.1). What goes along for one
+    /// follower alone (marks, trees) is not part of them, so that every node computes the same digests.
     #[must_use]
-    pub fn entry(&self) -> (EntryKind, Vec<u8>) {
-        match &self.content {
+    pub fn entries(&self) -> Vec<(EntryKind, &[u8])> {
+        let (kind, first, more): (_, _, &[ProposalBytes]) = match &self.content {
             Fanout::Application { message, .. } => {
-                (EntryKind::Application, message.as_slice().to_vec())
+                (EntryKind::Application, message.as_slice(), &[])
             }
-            Fanout::Welcome { welcome, .. } => (EntryKind::Welcome, welcome.to_message()),
-            Fanout::Proposal { first, more } => {
-                (EntryKind::Proposal, in_a_row(first.as_slice(), more))
-            }
+            Fanout::Welcome { welcome, .. } => (EntryKind::Welcome, welcome.as_slice(), &[]),
+            Fanout::Proposal { first, more } => (EntryKind::Proposal, first.as_slice(), more),
             Fanout::Commit { commit, external_proposals } => {
-                (EntryKind::Commit, in_a_row(commit.as_slice(), external_proposals))
+                (EntryKind::Commit, commit.as_slice(), external_proposals)
             }
-        }
+        };
+        let more = more.iter().map(|p| (EntryKind::Proposal, p.as_slice()));
+        std::iter::once((kind, first)).chain(more).collect()
     }
 
-    /// The message for an entry, with the tree to send along if it is a Welcome.
+    /// The message for one entry, with the tree to send along if it is a Welcome.
     ///
     /// # Errors
-    /// When the body is not what [`Self::entry`] gives for this kind.
+    /// When the body is not of this kind, or the kind is never in a room's log.
     pub fn from_entry(
         kind: EntryKind,
         at: Timestamp,
@@ -116,16 +118,13 @@ impl FanoutMessage {
                 Fanout::Application { message: ApplicationBytes::parse(body)?, frank: None }
             }
             EntryKind::Welcome => {
-                Fanout::Welcome { welcome: WelcomeBytes::from_message(body)?, tree }
+                Fanout::Welcome { welcome: WelcomeMessageBytes::parse(body)?, tree }
             }
             EntryKind::Proposal => {
-                let mut r = Reader::new(body);
-                Fanout::Proposal { first: ProposalBytes::read(&mut r)?, more: rest(&mut r)? }
+                Fanout::Proposal { first: ProposalBytes::parse(body)?, more: Vec::new() }
             }
             EntryKind::Commit => {
-                let mut r = Reader::new(body);
-                let commit = CommitBytes::read(&mut r)?;
-                Fanout::Commit { commit, external_proposals: rest(&mut r)? }
+                Fanout::Commit { commit: CommitBytes::parse(body)?, external_proposals: Vec::new() }
             }
             EntryKind::Item => {
                 return Err(Malformed::new("an inbox item is not in a room's log", 0));
@@ -142,7 +141,7 @@ impl FanoutMessage {
                 out.put_optional(frank.as_ref(), |out, frank| frank.write(out));
             }
             Fanout::Welcome { welcome, tree } => {
-                out.put_raw(&welcome.to_message());
+                welcome.write(out);
                 tree.write(out);
             }
             Fanout::Proposal { first, more } => {
@@ -173,11 +172,10 @@ impl FanoutMessage {
                     external_proposals: update::proposals(r)?,
                 },
             },
-            Message::Welcome(_) => {
-                r.take(crate::mls::WELCOME_HEADER.len())?;
-                let welcome = WelcomeBytes::read(r)?;
-                Fanout::Welcome { welcome, tree: RatchetTreeOption::read(r)? }
-            }
+            Message::Welcome(_) => Fanout::Welcome {
+                welcome: WelcomeMessageBytes::read(r)?,
+                tree: RatchetTreeOption::read(r)?,
+            },
             Message::GroupInfo(_) | Message::KeyPackage(_) => {
                 return Err(r.fail("an MLS message that is never sent to followers"));
             }
@@ -186,19 +184,24 @@ impl FanoutMessage {
     }
 }
 
-fn in_a_row(first: &[u8], more: &[ProposalBytes]) -> Vec<u8> {
-    let mut out = first.to_vec();
-    more.iter().for_each(|p| p.write(&mut out));
-    out
+/// Asks the hub for entries that the follower missed; the answer is like a body of `notify`. PROTOCOL §9.4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackfillRequest {
+    /// Entries after this one.
+    pub after: Seq,
+    /// At most so many; capped by the hub.
+    pub max: u32,
 }
 
-fn rest(r: &mut Reader<'_>) -> Result<Vec<ProposalBytes>, Malformed> {
-    let mut out = Vec::new();
-    while !r.is_empty() {
-        if out.len() == limit::PROPOSALS_PER_BUNDLE {
-            return Err(Malformed::over_limit("a list over its limit", r.at()));
-        }
-        out.push(ProposalBytes::read(r)?);
+body!(BackfillRequest, 12);
+
+impl BackfillRequest {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.after.get());
+        out.put_raw(&self.max.to_be_bytes());
     }
-    Ok(out)
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { after: Seq::new(r.u64()?), max: r.u32()? })
+    }
 }

@@ -32,7 +32,7 @@ fn public_message<'a>(r: &mut Reader<'a>, start: usize) -> Read<Frame<'a>> {
     let group_id = r.vector()?;
     let epoch = Epoch::new(r.u64()?);
     let sender = sender(r)?;
-    let _authenticated_data = r.vector()?;
+    let authenticated_data = r.vector()?;
     let kind = *r;
     let content_type = content_type(r)?;
     match content_type {
@@ -50,7 +50,8 @@ fn public_message<'a>(r: &mut Reader<'a>, start: usize) -> Read<Frame<'a>> {
     }
     let wire_format = WireFormat::Public;
     let bytes = r.since(start);
-    Ok(Frame { wire_format, group_id, epoch, content_type, sender: Some(sender), bytes })
+    let sender = Some(sender);
+    Ok(Frame { wire_format, group_id, epoch, content_type, authenticated_data, sender, bytes })
 }
 
 // RFC 9420 §6.3
@@ -58,12 +59,13 @@ fn private_message<'a>(r: &mut Reader<'a>, start: usize) -> Read<Frame<'a>> {
     let group_id = r.vector()?;
     let epoch = Epoch::new(r.u64()?);
     let content_type = content_type(r)?;
-    let _authenticated_data = r.vector()?;
+    let authenticated_data = r.vector()?;
     let _encrypted_sender_data = r.vector()?;
     let _ciphertext = r.vector()?;
     let wire_format = WireFormat::Private;
     let bytes = r.since(start);
-    Ok(Frame { wire_format, group_id, epoch, content_type, sender: None, bytes })
+    let sender = None;
+    Ok(Frame { wire_format, group_id, epoch, content_type, authenticated_data, sender, bytes })
 }
 
 fn content_type(r: &mut Reader<'_>) -> Read<ContentType> {
