@@ -6,7 +6,7 @@ use protocol::{Domain, Seq, Timestamp, refusal};
 
 use super::logs::{Log, LogId, LogRow};
 use super::readers::Stay;
-use super::row::{Column, execute, fetch_all, int, limit, ms, row};
+use super::row::{Column, execute, fetch_all, fetch_optional, int, limit, ms, row};
 use super::{StoreError, Tx};
 
 /// The delivery of one log to one peer. Its cursor is the reader's.
@@ -76,6 +76,35 @@ fn parked(seq: Option<i64>, refusal: Option<&str>) -> Result<Option<Parked>, Sto
         }
         _ => Err(column.corrupt()),
     }
+}
+
+row! {
+    struct LaneRow {
+        attempts: i64, next_at_ms: i64, parked_seq: Option<i64>, parked_refusal: Option<String>,
+        last_error: Option<String>, last_ok_ms: Option<i64>,
+    }
+}
+
+/// How the delivery of `log` to `peer` goes; as of a new lane when nothing was tried yet.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(tx: &mut Tx, log: LogId, peer: &Domain) -> Result<Lane, StoreError> {
+    let row = fetch_optional!(
+        tx,
+        LaneRow,
+        "SELECT attempts, next_at_ms, parked_seq, parked_refusal, last_error, last_ok_ms FROM lane WHERE log_id = $1 AND reader = $2",
+        log.get(),
+        peer.as_str()
+    )?;
+    let Some(r) = row else { return Ok(Lane::default()) };
+    Ok(Lane {
+        attempts: Column("lane", "attempts").number(r.attempts)?,
+        next_at: Column("lane", "next_at_ms").time(r.next_at_ms)?,
+        parked: parked(r.parked_seq, r.parked_refusal.as_deref())?,
+        last_error: r.last_error,
+        last_ok: Column("lane", "last_ok_ms").time_opt(r.last_ok_ms)?,
+    })
 }
 
 /// A lane with something to deliver.

@@ -1,5 +1,6 @@
 //! The nodes this one talks to, and the invitations that make them peers. PROTOCOL §9.3.
 
+use federation::Reach;
 use protocol::{Domain, Timestamp};
 
 use super::row::{Column, execute, fetch_all, fetch_optional, ms, row};
@@ -48,6 +49,8 @@ pub struct Peer {
     pub port: u16,
     /// Its pinned Ed25519 key.
     pub node_key: [u8; 32],
+    /// Where its host may lead.
+    pub reach: Reach,
     /// How we stand.
     pub state: PeerState,
     /// When it was added.
@@ -60,7 +63,7 @@ pub struct Peer {
 
 row! {
     struct PeerRow {
-        domain: String, host: String, port: i64, node_key: Vec<u8>, state: String, added_ms: i64,
+        domain: String, host: String, port: i64, node_key: Vec<u8>, reach: String, state: String, added_ms: i64,
         last_contact_ms: Option<i64>, last_error: Option<String>,
     }
 }
@@ -73,11 +76,27 @@ impl TryFrom<PeerRow> for Peer {
             host: r.host,
             port: Column("peer", "port").number(r.port)?,
             node_key: Column("peer", "node_key").bytes(&r.node_key)?,
+            reach: reach(&r.reach)?,
             state: PeerState::from_column(&r.state)?,
             added: Column("peer", "added_ms").time(r.added_ms)?,
             last_contact: Column("peer", "last_contact_ms").time_opt(r.last_contact_ms)?,
             last_error: r.last_error,
         })
+    }
+}
+
+fn reach(text: &str) -> Result<Reach, StoreError> {
+    match text {
+        "public" => Ok(Reach::Public),
+        "anywhere" => Ok(Reach::Anywhere),
+        _ => Err(Column("peer", "reach").corrupt()),
+    }
+}
+
+const fn reach_column(reach: Reach) -> &'static str {
+    match reach {
+        Reach::Public => "public",
+        Reach::Anywhere => "anywhere",
     }
 }
 
@@ -88,13 +107,14 @@ impl TryFrom<PeerRow> for Peer {
 pub async fn save(tx: &mut Tx, peer: &Peer) -> Result<(), StoreError> {
     execute!(
         tx,
-        "INSERT INTO peer (domain, host, port, node_key, state, added_ms, last_contact_ms, last_error) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (domain) DO UPDATE SET host = excluded.host, port = excluded.port, \
-         node_key = excluded.node_key, state = excluded.state",
+        "INSERT INTO peer (domain, host, port, node_key, reach, state, added_ms, last_contact_ms, last_error) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (domain) DO UPDATE SET host = excluded.host, port = excluded.port, \
+         node_key = excluded.node_key, reach = excluded.reach, state = excluded.state",
         peer.domain.as_str(),
         peer.host.as_str(),
         i64::from(peer.port),
         peer.node_key.as_slice(),
+        reach_column(peer.reach),
         peer.state.as_str(),
         ms(peer.added),
         peer.last_contact.map(ms),
@@ -111,7 +131,7 @@ pub async fn find(tx: &mut Tx, domain: &Domain) -> Result<Option<Peer>, StoreErr
     fetch_optional!(
         tx,
         PeerRow,
-        "SELECT domain, host, port, node_key, state, added_ms, last_contact_ms, last_error FROM peer WHERE domain = $1",
+        "SELECT domain, host, port, node_key, reach, state, added_ms, last_contact_ms, last_error FROM peer WHERE domain = $1",
         domain.as_str()
     )?
     .map(TryInto::try_into)
@@ -126,7 +146,7 @@ pub async fn list(tx: &mut Tx) -> Result<Vec<Peer>, StoreError> {
     let rows = fetch_all!(
         tx,
         PeerRow,
-        "SELECT domain, host, port, node_key, state, added_ms, last_contact_ms, last_error FROM peer ORDER BY domain"
+        "SELECT domain, host, port, node_key, reach, state, added_ms, last_contact_ms, last_error FROM peer ORDER BY domain"
     )?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
