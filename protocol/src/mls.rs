@@ -135,7 +135,8 @@ pub struct WelcomeFrame<'a> {
     pub suite: u16,
     /// The bare `Welcome`, without the header of an `MLSMessage`.
     pub bytes: &'a [u8],
-    secrets: Reader<'a>,
+    /// The items of `secrets`, walked once already.
+    secrets: &'a [u8],
 }
 
 impl<'a> WelcomeFrame<'a> {
@@ -151,7 +152,7 @@ impl<'a> WelcomeFrame<'a> {
 
     /// The KeyPackageRefs of those it lets in, in order.
     pub fn new_members(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut secrets = self.secrets;
+        let mut secrets = Reader::new(self.secrets);
         std::iter::from_fn(move || {
             (!secrets.is_empty()).then(|| walk::group_secrets(&mut secrets).ok()).flatten()
         })

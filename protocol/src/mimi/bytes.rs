@@ -1,5 +1,7 @@
 //! MLS structures as bytes of a proven kind and length.
 
+use std::fmt;
+
 use crate::limit;
 use crate::mls::{
     self, ContentType, Frame, GroupInfoFrame, KeyPackageFrame, Message, TreeFrame, WelcomeFrame,
@@ -10,8 +12,14 @@ use crate::tls::{Malformed, Reader, Write};
 macro_rules! mls_bytes {
     ($(#[$doc:meta])* $name:ident, $view:ident, $read:path, $max:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[derive(Clone, PartialEq, Eq)]
         pub struct $name(Vec<u8>);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({} bytes)"), self.0.len())
+            }
+        }
 
         impl $name {
             /// Checks and keeps the bytes.

@@ -251,10 +251,10 @@ fn extensions(r: &mut Reader<'_>) -> Read<()> {
 pub(super) fn welcome<'a>(r: &mut Reader<'a>) -> Read<WelcomeFrame<'a>> {
     let start = r.at();
     let suite = r.u16()?;
-    let secrets = r.list()?;
-    let mut walked = secrets;
-    while !walked.is_empty() {
-        group_secrets(&mut walked)?;
+    let mut list = r.list()?;
+    let secrets = list.rest();
+    while !list.is_empty() {
+        group_secrets(&mut list)?;
     }
     let _encrypted_group_info = r.vector()?;
     Ok(WelcomeFrame { suite, bytes: r.since(start), secrets })
