@@ -258,3 +258,98 @@ pub(crate) const KEY_PACKAGE_HEADER: [u8; 4] = [0, 1, 0, 5];
 fn group(bytes: &[u8]) -> Option<GroupId> {
     std::str::from_utf8(bytes).ok().and_then(|text| GroupId::parse(text).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tls::Write as _;
+
+    /// A PublicMessage with a member's proposal `proposal`.
+    fn public(proposal: &[u8]) -> Vec<u8> {
+        let mut out = vec![0, 1, 0, 1];
+        out.put_vector(b"mimi://a.example/g/x");
+        out.put_u64(7);
+        out.put_raw(&[1, 0, 0, 0, 3]);
+        out.put_vector(b"");
+        out.put_u8(2);
+        out.put_raw(proposal);
+        out.put_vector(&[8; 64]);
+        out.put_vector(&[9; 32]);
+        out
+    }
+
+    #[test]
+    fn what_this_project_does_not_take_is_refused() {
+        let good = public(&[0, 10]);
+        let frame = Frame::read_exact(&good).unwrap();
+        assert_eq!((frame.epoch, frame.sender), (Epoch::new(7), Some(Sender::Member(3))));
+        let sender = 4 + 21 + 8;
+        let content = sender + 5 + 1;
+        for (at, to, what) in [
+            (1, 2, "version 2"),
+            (3, 0, "wire format 0"),
+            (3, 6, "a targeted message"),
+            (sender, 0, "sender 0"),
+            (sender, 5, "sender 5"),
+            (content, 0, "content type 0"),
+            (content, 1, "application data in the clear"),
+            (content, 4, "content type 4"),
+            (content + 2, 0x0b, "an unknown proposal"),
+            (4, 0x80, "a longer length field"),
+        ] {
+            let mut bad = good.clone();
+            bad[at] = to;
+            assert!(Frame::read_exact(&bad).is_err(), "{what}");
+        }
+        assert_eq!(Frame::read_exact(&[&good[..], &[0]].concat()).unwrap_err().at(), good.len());
+    }
+
+    #[test]
+    fn a_length_that_points_past_the_end_is_refused_before_anything_is_read() {
+        let mut message = vec![0, 1, 0, 2, 0xbf, 0xff, 0xff, 0xff];
+        message.resize(100, 0);
+        assert!(Frame::read(&message).is_err());
+    }
+
+    /// Each structure in every state of nesting that hostile input can claim: long lists of the smallest items.
+    #[test]
+    fn long_lists_cost_a_loop_and_no_stack() {
+        let mut refs = Vec::new();
+        for _ in 0..1_000_000 {
+            refs.put_raw(&[2, 0]);
+        }
+        let mut commit = vec![0, 1, 0, 1, 0];
+        commit.put_u64(0);
+        commit.put_raw(&[4, 0, 3]);
+        commit.put_vector(&refs);
+        commit.put_raw(&[0, 0, 0]);
+        assert_eq!(Frame::read_exact(&commit).unwrap().content_type, ContentType::Commit);
+        let mut tree = Vec::new();
+        tree.put_vector(&vec![0; 1_000_000]);
+        assert_eq!(TreeFrame::read(&tree).unwrap().0.leaves, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic_and_never_end_outside(
+            kind in 0_u8..8,
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            proposal in prop::collection::vec(prop_oneof![0_u8..12, any::<u8>()], 0..100),
+        ) {
+            let framed = [&[0, 1, 0, kind][..], &bytes].concat();
+            for bytes in [&bytes, &framed, &public(&proposal)] {
+                if let Ok((_, rest)) = Message::read(bytes) {
+                    prop_assert!(bytes.ends_with(rest));
+                }
+                if let Ok((welcome, _)) = WelcomeFrame::read(bytes) {
+                    prop_assert!(welcome.new_members().count() <= bytes.len());
+                }
+                GroupInfoFrame::read(bytes).ok();
+                KeyPackageFrame::read(bytes).ok();
+                TreeFrame::read(bytes).ok();
+            }
+        }
+    }
+}
