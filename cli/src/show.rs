@@ -363,7 +363,8 @@ impl Show for Event {
     type Json = EventJson;
 
     fn json(&self) -> EventJson {
-        let handles = |users: &[protocol::UserId]| users.iter().map(protocol::UserId::handle).collect();
+        let handles =
+            |users: &[protocol::UserId]| users.iter().map(protocol::UserId::handle).collect();
         match self {
             Self::Message { room, .. } => EventJson::new("message", Some(room)),
             Self::StateChanged { submit_id, room, state } => EventJson {

@@ -7,8 +7,9 @@ use openmls::messages::external_proposals::{ExternalProposal, JoinProposal};
 use openmls::prelude::*;
 use openmls::schedule::PreSharedKeyId;
 use openmls::treesync::LeafNodeParameters;
-use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
+use openmls_traits::signatures::{Signer, SignerError};
+use openmls_traits::types::SignatureScheme;
 
 use protocol::mls::{
     self, ContentType, Frame, GroupInfoFrame, KeyPackageFrame, Message, Sender, TreeFrame,
@@ -26,17 +27,37 @@ const SUITES: [Ciphersuite; 2] = [
 struct Device {
     provider: OpenMlsRustCrypto,
     credential: CredentialWithKey,
-    signer: SignatureKeyPair,
+    signer: Key,
+}
+
+struct Key {
+    private: Vec<u8>,
+    scheme: SignatureScheme,
+}
+
+impl Signer for Key {
+    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
+        let provider = OpenMlsRustCrypto::default();
+        provider
+            .crypto()
+            .sign(self.scheme, payload, &self.private)
+            .map_err(SignerError::CryptoError)
+    }
+
+    fn signature_scheme(&self) -> SignatureScheme {
+        self.scheme
+    }
 }
 
 impl Device {
     fn new(suite: Ciphersuite, name: &str) -> Self {
         let provider = OpenMlsRustCrypto::default();
-        let signer = SignatureKeyPair::new(suite.signature_algorithm()).unwrap();
-        signer.store(provider.storage()).unwrap();
+        let (private, public) =
+            provider.crypto().signature_key_gen(suite.signature_algorithm()).unwrap();
+        let signer = Key { private, scheme: suite.signature_algorithm() };
         let credential = CredentialWithKey {
             credential: BasicCredential::new(name.as_bytes().to_vec()).into(),
-            signature_key: signer.public().into(),
+            signature_key: public.into(),
         };
         Self { provider, credential, signer }
     }

@@ -37,11 +37,7 @@ pub(super) async fn link(global: &Global, output: &Output, wanted: Link) -> Resu
     finish(&client, output, &folder)
 }
 
-fn finish(
-    client: &Client,
-    output: &Output,
-    folder: &std::path::Path,
-) -> Result<Exit, Failure> {
+fn finish(client: &Client, output: &Output, folder: &std::path::Path) -> Result<Exit, Failure> {
     output.talk(&format!("This device's data is in {}.", folder.display()));
     output.one(&client.whoami())?;
     Ok(Exit::Done)
