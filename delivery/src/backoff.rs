@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// The longest `Retry-After` that is believed: a hostile or broken peer must not stop a lane for good.
-pub const FLOOR_MAX: Duration = Duration::from_secs(3600);
+pub const FLOOR_MAX: Duration = Duration::from_hours(1);
 
 /// How an exponential backoff grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// Between nodes, and from a device to its node: 1 s, doubling, at most 5 min. PROTOCOL §9.6.
-    pub const STANDARD: Self =
-        Self { base: Duration::from_secs(1), cap: Duration::from_secs(5 * 60) };
+    pub const STANDARD: Self = Self { base: Duration::from_secs(1), cap: Duration::from_mins(5) };
 
     /// The wait after failed attempt number `attempt`, the first being 0. `jitter` is any number nobody can guess.
     /// `floor` is the other side's `Retry-After`; more than [`FLOOR_MAX`] counts as that.

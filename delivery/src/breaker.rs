@@ -27,7 +27,7 @@ pub struct Breaker {
 }
 
 /// A probe that has not reported after this long counts as silent: longer than any request may take.
-pub const PROBE_MAX: Duration = Duration::from_secs(120);
+pub const PROBE_MAX: Duration = Duration::from_mins(2);
 
 /// Whether to dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -145,7 +145,7 @@ impl Change {
                 Arbitration::Merge
             }
             State::Pending { epoch: e, .. } if epoch >= e => {
-                self.lose(Code::WrongEpoch.into(), now, jitter);
+                self.lose(&Code::WrongEpoch.into(), now, jitter);
                 Arbitration::Lost
             }
             State::Behind(target) if epoch.next() >= target => {
@@ -165,7 +165,7 @@ impl Change {
         match refusal.code {
             Code::WrongEpoch | Code::StaleEpoch | Code::MissingProposal => {
                 let ahead = refusal.epoch.filter(|current| *current > epoch);
-                self.lose(refusal, now, jitter);
+                self.lose(&refusal, now, jitter);
                 if let (State::Build(_), Some(current)) = (&self.state, ahead) {
                     self.state = State::Behind(current);
                 }
@@ -176,11 +176,11 @@ impl Change {
         }
     }
 
-    fn lose(&mut self, refusal: Refusal, now: Timestamp, jitter: u32) {
+    fn lose(&mut self, refusal: &Refusal, now: Timestamp, jitter: u32) {
         self.losses = self.losses.saturating_add(1);
         self.state = match rebuild_delay(self.losses, jitter) {
             Some(wait) => State::Build(now.after(wait)),
-            None => State::Failed(Refusal { detail: TOO_BUSY.to_owned(), ..refusal }),
+            None => State::Failed(Refusal { detail: TOO_BUSY.to_owned(), ..refusal.clone() }),
         };
     }
 }
@@ -225,7 +225,7 @@ pub fn may_propose<L: Ord>(pending: &[L], leaving: &[L]) -> Result<(), Refusal> 
 /// How much longer each further member waits before it commits pending leaves; the random part is below it, so that the order stays.
 pub const LEAVE_STEP: Duration = Duration::from_secs(2);
 /// The longest such wait.
-pub const LEAVE_MAX: Duration = Duration::from_secs(3600);
+pub const LEAVE_MAX: Duration = Duration::from_hours(1);
 
 /// How long the member at `leaf` waits before it commits pending leaves: the lowest leaf of those who stay goes first, the others after a growing
 /// time, so that one commit is made and not a thousand. `staying` are the leaves of those who stay; `None` if `leaf` is not among them.

@@ -78,7 +78,7 @@ impl Stream {
 
     /// What to send next; `None` when there is nothing until something changes.
     #[must_use]
-    pub fn next(&mut self) -> Option<Push> {
+    pub fn next_push(&mut self) -> Option<Push> {
         while let Some(log) = self.turn() {
             let Some(served) = self.logs.get(&log) else {
                 self.ready.remove(&log);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn push(s: &mut Stream) -> Option<(LogRef, u64)> {
-        let push = s.next()?;
+        let push = s.next_push()?;
         let last = push.entries.map(|e| e.last()).or(push.gap.map(|g| g.last)).unwrap();
         s.sent(&push.log, last);
         Some((push.log, last.get()))
@@ -208,7 +208,7 @@ mod tests {
                 heads[i] += grow;
                 if acked { cursors[i] = sent[i]; }
                 s.update(log(n), reader(cursors[i]), ends(heads[i]));
-                if let Some(p) = s.next() {
+                if let Some(p) = s.next_push() {
                     let i = index(&p.log);
                     let span = p.entries.unwrap();
                     prop_assert_eq!(span.first().get(), sent[i] + 1);

@@ -58,9 +58,11 @@ pub fn place(counter: u64, seq: Seq, least: Option<Seq>) -> Key {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeline {
     shown: BTreeMap<Key, (DeviceId, MessageId)>,
-    /// By counter and seq: anchor and id.
-    senders: BTreeMap<DeviceId, BTreeMap<(u64, Seq), (Seq, MessageId)>>,
+    senders: BTreeMap<DeviceId, BySender>,
 }
+
+/// One sender's messages: by counter and seq, their anchor and id.
+type BySender = BTreeMap<(u64, Seq), (Seq, MessageId)>;
 
 /// What an insertion did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +129,7 @@ impl Timeline {
     }
 
     /// The messages in order.
+    #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Key, &DeviceId, &MessageId)> {
         self.shown.iter().map(|(key, (sender, id))| (key, sender, id))
     }

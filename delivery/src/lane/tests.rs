@@ -171,7 +171,7 @@ fn every_code_has_somebody_to_blame_and_none_loses_an_entry() {
             match effect {
                 Effect::Settled(_) => assert_eq!(kind, Kind::Uplink, "{code}"),
                 Effect::Parked => {
-                    assert_eq!((l.row().cursor, l.row().parked.is_some()), (seq(0), true))
+                    assert_eq!((l.row().cursor, l.row().parked.is_some()), (seq(0), true));
                 }
                 Effect::Again | Effect::Alarm(_) => {
                     assert_eq!(
@@ -247,7 +247,7 @@ proptest! {
         let mut follower = Follower(0);
         let mut attempt = |lane: &mut Lane, now, net| -> Result<(), TestCaseError> {
             let Step::Send { after, count } = lane.next(now) else { return Ok(()) };
-            prop_assert!(count >= 1 && count <= limit::BATCH_ENTRIES);
+            prop_assert!((1..=limit::BATCH_ENTRIES).contains(&count));
             let last = (after.get() + count as u64).min(lane.head.get());
             let row = lane.attempt_started(seq(last), now, jitter).clone();
             prop_assert!(row.next_at <= now.after(Backoff::STANDARD.cap));
@@ -278,7 +278,7 @@ proptest! {
             match lane.next(now) {
                 Step::Send { .. } => attempt(&mut lane, now, Net::Works)?,
                 Step::WaitUntil(at) => {
-                    prop_assert!(at.since(now) <= Duration::from_secs(600));
+                    prop_assert!(at.since(now) <= Duration::from_mins(10));
                     now = at;
                 }
                 Step::Idle => break,
