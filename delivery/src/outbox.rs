@@ -28,51 +28,12 @@ use protocol::{Code, Refusal, RoomId, SubmitId, Timestamp};
 use crate::backoff::{self, Backoff};
 use crate::commit;
 
+mod item;
+
+pub use item::{Item, State};
+
 /// Submissions on their way at once, over all rooms.
 pub const IN_FLIGHT: usize = 16;
-
-/// One submission, as it is saved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// Its name, minted once.
-    pub id: SubmitId,
-    /// Where to.
-    pub room: RoomId,
-    /// The place in the order in which this device's person did things; unique on this device.
-    pub order: u64,
-    /// How far it is.
-    pub state: State,
-    /// Whether its ciphertext is saved, to be sent as it is.
-    pub encrypted: bool,
-    /// Attempts that had no answer, or "later", since the last other answer.
-    pub attempts: u32,
-    /// Not before this time.
-    pub next_at: Timestamp,
-}
-
-/// How far a submission is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Saved on this device.
-    Queued,
-    /// Handed to the network; nothing is known yet.
-    Sending,
-    /// Durable on our own node, which hands it to the room's hub.
-    Stored,
-    /// It has a place in the room's log.
-    Accepted(Accepted),
-    /// A device of every recipient has it.
-    Delivered(Accepted),
-    /// Every recipient who says so has read it.
-    Read(Accepted),
-    /// It was refused.
-    Failed {
-        /// Why.
-        refusal: Refusal,
-        /// Whether the same thing may work when the person tries again.
-        retryable: bool,
-    },
-}
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -407,7 +368,7 @@ impl Outbox {
 
     fn failed(&mut self, id: &SubmitId, refusal: Refusal) -> Option<&Item> {
         self.entries.get_mut(id)?.item.encrypted = false;
-        let retryable = retryable(refusal.code);
+        let retryable = item::retryable(refusal.code);
         self.set(id, State::Failed { refusal, retryable })
     }
 
@@ -439,40 +400,6 @@ impl Outbox {
         if *room == Lineup::default() {
             self.rooms.remove(&item.room);
         }
-    }
-}
-
-/// Whether the same thing may work when something outside it was put right: a role, a pairing, a version, a sign-in.
-const fn retryable(code: Code) -> bool {
-    match code {
-        Code::TooLarge | Code::Malformed | Code::Invalid | Code::InvalidCommit => false,
-        Code::UnknownEndpoint
-        | Code::Unauthenticated
-        | Code::WrongPassword
-        | Code::NotFound
-        | Code::NotAllowed
-        | Code::BadInvite
-        | Code::NameTaken
-        | Code::BadCertificate
-        | Code::Conflict
-        | Code::StaleEpoch
-        | Code::WrongEpoch
-        | Code::MissingProposal
-        | Code::BadKeyPackage
-        | Code::NoKeyPackages
-        | Code::RateLimited
-        | Code::QueueFull
-        | Code::DiskFull
-        | Code::Unavailable
-        | Code::PeerUnreachable
-        | Code::UnknownPeer
-        | Code::PeerCertificate
-        | Code::DomainMismatch
-        | Code::SeqGap
-        | Code::ChainMismatch
-        | Code::WrongIncarnation
-        | Code::UnknownVersion
-        | Code::Internal => true,
     }
 }
 
