@@ -28,5 +28,5 @@ pub mod verify;
 
 pub use client::Client;
 pub use crypto::pin::{PeerCertificate, PinError, Usage, verify_chain};
-pub use outcome::{Outcome, Why};
+pub use outcome::{Outcome, Stage, Why};
 pub use peer::{Peer, Reach};
