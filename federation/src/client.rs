@@ -18,8 +18,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use protocol::invite::Line;
 use protocol::mimi::{
-    CONTENT_TYPE, Directory, FanoutMessage, GroupInfoResponse, KeyMaterialResponse, Malformed,
-    SubmitMessageResponse, UpdateRoomResponse,
+    BackfillRequest, CONTENT_TYPE, Directory, FanoutMessage, GroupInfoResponse,
+    KeyMaterialResponse, Malformed, SubmitMessageResponse, UpdateRoomResponse,
 };
 use protocol::{Clock, Code, Domain, Refusal, RoomId, Seq, UserId, limit};
 use tokio::time::timeout;
@@ -73,42 +73,6 @@ pub enum Notified {
     Stored(Option<Seq>),
     /// It misses entries before these; with the last entry it has, if it says: go on after that one.
     Behind(Option<Seq>),
-}
-
-/// What a follower that sees a gap asks for: `u64 after_seq ‖ u32 max`, big-endian. PROTOCOL §9.4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backfill {
-    /// The last entry it has.
-    pub after: Seq,
-    /// How many at most.
-    pub max: u32,
-}
-
-impl Backfill {
-    /// The twelve bytes.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        [self.after.get().to_be_bytes().as_slice(), &self.max.to_be_bytes()].concat().into()
-    }
-
-    /// Reads exactly twelve bytes.
-    ///
-    /// # Errors
-    /// [`Code::Malformed`] when there are more or fewer, or nothing is asked for.
-    pub fn decode(body: &[u8]) -> Result<Self, Refusal> {
-        let bad = || {
-            Refusal::because(
-                Code::Malformed,
-                "A backfill request has twelve bytes and asks for something.",
-            )
-        };
-        let (after, max) = body.split_first_chunk::<8>().ok_or_else(bad)?;
-        let max = u32::from_be_bytes(max.try_into().map_err(|_| bad())?);
-        if max == 0 {
-            return Err(bad());
-        }
-        Ok(Self { after: Seq::new(u64::from_be_bytes(*after)), max })
-    }
 }
 
 /// Talks to peers. Clones share their connections.
@@ -236,9 +200,15 @@ impl Client {
     }
 
     /// `backfill`: the entries of `room` after a gap, with what they do to our devices.
-    pub async fn backfill(&self, peer: &Peer, room: &RoomId, ask: Backfill) -> Outcome<Batch> {
+    pub async fn backfill(
+        &self,
+        peer: &Peer,
+        room: &RoomId,
+        ask: BackfillRequest,
+    ) -> Outcome<Batch> {
         let path = |e: &Endpoints| e.backfill.clone();
-        let reply = self.call(peer, &path, room.as_str(), (HeaderMap::new(), ask.encode())).await;
+        let reply =
+            self.call(peer, &path, room.as_str(), (HeaderMap::new(), ask.encode().into())).await;
         reply.and_then(|r| self.batch(r, ask)).into()
     }
 
@@ -266,7 +236,7 @@ impl Client {
     }
 
     /// Reads a backfill answer: the entries that were asked for and no others.
-    fn batch(&self, reply: Reply, ask: Backfill) -> Result<Batch, Failure> {
+    fn batch(&self, reply: Reply, ask: BackfillRequest) -> Result<Batch, Failure> {
         let wrong = |e: Refusal| Failure::from(Why::Answer(e.detail));
         let range = FanoutRange::read(&reply.headers).map_err(wrong)?;
         let members =

@@ -41,7 +41,7 @@ pub fn is_global(address: IpAddr) -> bool {
 
 /// The blocks of the IANA IPv4 special-purpose registry that are not globally reachable, multicast and the reserved rest.
 const SPECIAL_V4: &[(Ipv4Addr, u32)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),

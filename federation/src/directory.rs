@@ -19,11 +19,11 @@ pub const BODY_BYTES: usize = 64 * 1024;
 const TEMPLATE_BYTES: usize = 1024;
 
 /// A peer's directory is good for at least this long, and
-const MIN_AGE: Duration = Duration::from_secs(60);
+const MIN_AGE: Duration = Duration::from_mins(1);
 /// at most this long, whatever its `Cache-Control` says.
-const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+const MAX_AGE: Duration = Duration::from_hours(24);
 /// How long when it says nothing.
-const DEFAULT_AGE: Duration = Duration::from_secs(3600);
+const DEFAULT_AGE: Duration = Duration::from_hours(1);
 
 /// Our directory, for a node whose endpoints are all under `base`, such as `https://a.example:8443`.
 #[must_use]

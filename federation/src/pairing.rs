@@ -61,8 +61,8 @@ pub struct PairAnswer {
 pub struct Offer {
     /// Until when it works.
     pub expires: Timestamp,
-    /// Who used it: the peer's domain and key.
-    pub used_by: Option<(Domain, [u8; 32])>,
+    /// Which peer used it.
+    pub used_by: Option<Domain>,
 }
 
 /// What A does with a request.
@@ -205,8 +205,8 @@ pub fn accept(
         return Err(Refusal::because(Code::DomainMismatch, detail));
     }
     let offer = offer.ok_or(Code::BadInvite)?;
-    if let Some((domain, key)) = &offer.used_by {
-        let same = domain == claim.domain() && key == claim.node_key() && pinned == Some(key);
+    if let Some(domain) = &offer.used_by {
+        let same = domain == claim.domain() && pinned == Some(claim.node_key());
         return if same { Ok(Paired::Again) } else { Err(Code::BadInvite.into()) };
     }
     if now > offer.expires {

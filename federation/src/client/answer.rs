@@ -35,7 +35,7 @@ impl<T> From<Result<T, Failure>> for Outcome<T> {
 }
 
 /// The longest wait that a peer may ask for; lanes try again at least every five minutes otherwise.
-const MAX_WAIT: Duration = Duration::from_secs(3600);
+const MAX_WAIT: Duration = Duration::from_hours(1);
 
 /// What a refusal's body may have; longer ones are read as none.
 const REFUSAL_BYTES: usize = 16 * 1024;

@@ -16,11 +16,11 @@ use time::OffsetDateTime;
 use super::Error;
 
 /// How long a certificate of a connection is valid after it was issued.
-const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+const LIFETIME: Duration = Duration::from_hours(90 * 24);
 /// How long before it was issued it is valid already: tolerates slow clocks.
-const BACKDATE: Duration = Duration::from_secs(24 * 3600);
+const BACKDATE: Duration = Duration::from_hours(24);
 /// With less than this left it is issued anew.
-const RENEW: Duration = Duration::from_secs(30 * 24 * 3600);
+const RENEW: Duration = Duration::from_hours(30 * 24);
 
 /// What a node shows on connections: a short-lived certificate and the authority of the node's key that issued it.
 ///

@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// When the tests happen.
 pub(crate) const NOW: Timestamp = Timestamp::from_ms(1_800_000_000_000);
-pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const DAY: Duration = Duration::from_hours(24);
 
 #[derive(Debug)]
 pub(crate) struct TestClock(AtomicU64);
@@ -107,7 +107,15 @@ impl Server {
         config: Arc<ServerConfig>,
         handler: impl Fn(Seen) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(([127, 0, 0, 1], 0).into(), config, handler).await
+    }
+
+    pub(crate) async fn at(
+        address: SocketAddr,
+        config: Arc<ServerConfig>,
+        handler: impl Fn(Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
@@ -119,22 +127,7 @@ impl Server {
                 count.fetch_add(1, Ordering::SeqCst);
                 let acceptor = TlsAcceptor::from(Arc::clone(&config));
                 let handler = Arc::clone(&handler);
-                tasks.spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let shown = stream.get_ref().1.peer_certificates();
-                    let certificate = tls::peer_certificate(shown, NOW).unwrap();
-                    let service = service_fn(move |request| {
-                        let (handler, certificate) = (Arc::clone(&handler), certificate.clone());
-                        async move {
-                            Ok::<_, std::convert::Infallible>(
-                                answer(request, certificate, &handler).await,
-                            )
-                        }
-                    });
-                    let mut builder = auto::Builder::new(TokioExecutor::new());
-                    builder.http2().max_header_list_size(federation::headers::HEADER_LIST_BYTES);
-                    drop(builder.serve_connection(TokioIo::new(stream), service).await);
-                });
+                tasks.spawn(serve(stream, acceptor, handler));
             }
         });
         Self { address, connections, task }
@@ -170,6 +163,20 @@ pub(crate) fn row(identity: &NodeIdentity, address: SocketAddr) -> Peer {
     }
 }
 
+/// One connection, to its end.
+async fn serve(stream: tokio::net::TcpStream, acceptor: TlsAcceptor, handler: Handler) {
+    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let shown = stream.get_ref().1.peer_certificates();
+    let certificate = tls::peer_certificate(shown, NOW).unwrap();
+    let service = service_fn(move |request| {
+        let (handler, certificate) = (Arc::clone(&handler), certificate.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(request, certificate, &handler).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_header_list_size(federation::headers::HEADER_LIST_BYTES);
+    drop(builder.serve_connection(TokioIo::new(stream), service).await);
+}
+
 async fn answer(
     request: Request<Incoming>,
     certificate: Option<PeerCertificate>,
@@ -190,9 +197,9 @@ pub(crate) fn refuse(status: u16, refusal: &Refusal) -> Response<Full<Bytes>> {
 
 /// Timeouts that tests can wait for.
 pub(crate) const SHORT: Timeouts = Timeouts {
-    connect: Duration::from_millis(2000),
-    handshake: Duration::from_millis(2000),
-    answer: Duration::from_millis(2000),
+    connect: Duration::from_secs(2),
+    handshake: Duration::from_secs(2),
+    answer: Duration::from_secs(2),
 };
 
 pub(crate) fn client(
