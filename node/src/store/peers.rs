@@ -1,6 +1,7 @@
 //! The nodes this one talks to, and the invitations that make them peers. PROTOCOL §9.3.
 
 use federation::Reach;
+use federation::pairing::Offer;
 use protocol::{Domain, Timestamp};
 
 use super::row::{Column, execute, fetch_all, fetch_optional, ms, row};
@@ -65,6 +66,32 @@ row! {
     struct PeerRow {
         domain: String, host: String, port: i64, node_key: Vec<u8>, reach: String, state: String, added_ms: i64,
         last_contact_ms: Option<i64>, last_error: Option<String>,
+    }
+}
+
+impl Peer {
+    /// The peer as it is dialled.
+    #[must_use]
+    pub fn to_dial(&self) -> federation::Peer {
+        federation::Peer {
+            domain: self.domain.clone(),
+            node_key: self.node_key,
+            host: self.host.clone(),
+            port: self.port,
+            reach: self.reach,
+        }
+    }
+}
+
+row! {
+    struct OfferRow { expires_ms: i64, used_by: Option<String> }
+}
+
+impl TryFrom<OfferRow> for Offer {
+    type Error = StoreError;
+    fn try_from(r: OfferRow) -> Result<Self, StoreError> {
+        let used_by = r.used_by.map(|d| Column("peer_invite", "used_by").parse(&d)).transpose()?;
+        Ok(Self { expires: Column("peer_invite", "expires_ms").time(r.expires_ms)?, used_by })
     }
 }
 
@@ -215,6 +242,21 @@ pub async fn create_invite(
         ms(expires)
     )?;
     Ok(())
+}
+
+/// The invitation with this hash, for `federation::pairing::accept` to decide about.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_invite(tx: &mut Tx, hash: &[u8; 32]) -> Result<Option<Offer>, StoreError> {
+    fetch_optional!(
+        tx,
+        OfferRow,
+        "SELECT expires_ms, used_by FROM peer_invite WHERE hash = $1",
+        hash.as_slice()
+    )?
+    .map(TryInto::try_into)
+    .transpose()
 }
 
 /// Takes an invitation for `domain`. True once; later only for the same node, so that a lost reply can be repeated.
