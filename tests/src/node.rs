@@ -59,12 +59,15 @@ impl Node {
             settings: setup.settings,
             process: None,
             address: None,
-            door: Proxy::start().await?,
+            door: Proxy::start_at(stored_port(&folder.join("door")).unwrap_or(0)).await?,
             starts: 0,
             kills: 0,
             longest_start: Duration::ZERO,
         };
         fs::create_dir_all(folder).during(folder.display())?;
+        // Devices and peers of a former run know these ports.
+        fs::write(folder.join("door"), node.door.address().to_string())?;
+        node.address = stored(&node.data.join("address"));
         if !node.config().exists() {
             let domain = node.domain.to_string();
             let data = node.data.display().to_string();
@@ -221,8 +224,7 @@ impl Node {
                     tail(&self.log(), 10)
                 ));
             }
-            let address = fs::read_to_string(file).ok().and_then(|t| t.trim().parse().ok());
-            if let Some(address) = address
+            if let Some(address) = stored(file)
                 && tokio::net::TcpStream::connect(address).await.is_ok()
             {
                 return Ok(address);
@@ -312,6 +314,14 @@ impl Node {
         let line = find_line(&text, LineKind::Peer)?;
         other.command(&["peer", "add", &line]).await.map(drop)
     }
+}
+
+fn stored(file: &Path) -> Option<SocketAddr> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+fn stored_port(file: &Path) -> Option<u16> {
+    stored(file).map(|address| address.port())
 }
 
 /// The line in what a command printed.

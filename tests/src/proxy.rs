@@ -51,7 +51,16 @@ impl Proxy {
     /// # Errors
     /// When there is no port.
     pub async fn start() -> Outcome<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.during("a port for a proxy")?;
+        Self::start_at(0).await
+    }
+
+    /// The same, on a port it had before.
+    ///
+    /// # Errors
+    /// When somebody else has it.
+    pub async fn start_at(port: u16) -> Outcome<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await;
+        let listener = listener.during(format!("port {port} for a proxy"))?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             target: Mutex::new(None),

@@ -63,3 +63,9 @@ impl<T, E: Into<Trouble>> During<T> for Result<T, E> {
         self.map_err(|e| Trouble(format!("{what}: {}", e.into().0)))
     }
 }
+
+impl<T> During<T> for Option<T> {
+    fn during(self, what: impl fmt::Display) -> Outcome<T> {
+        self.ok_or_else(|| Trouble(format!("{what}: missing")))
+    }
+}

@@ -36,21 +36,22 @@ impl World {
     pub async fn start_with(name: &str, setups: Vec<Setup>) -> Outcome<Self> {
         let temporary = folder::temporary(name)?;
         let root = temporary.path().to_owned();
-        Self::start_at(&root, Some(temporary), setups).await
+        Self::start_at(&root, Some(temporary), setups, true).await
     }
 
-    /// The same, in a folder that stays.
+    /// The same, in a folder that stays; `pair` them, unless a former run did.
     ///
     /// # Errors
     /// When one does not start.
-    pub async fn start_in(root: &Path, setups: Vec<Setup>) -> Outcome<Self> {
-        Self::start_at(root, None, setups).await
+    pub async fn start_in(root: &Path, setups: Vec<Setup>, pair: bool) -> Outcome<Self> {
+        Self::start_at(root, None, setups, pair).await
     }
 
     async fn start_at(
         root: &Path,
         temporary: Option<tempfile::TempDir>,
         setups: Vec<Setup>,
+        pair: bool,
     ) -> Outcome<Self> {
         let mut world = Self {
             nodes: Vec::new(),
@@ -65,7 +66,9 @@ impl World {
         }
         for (i, one) in world.nodes.iter().enumerate() {
             for other in world.nodes.iter().skip(i + 1) {
-                one.pair(other).await?;
+                if pair {
+                    one.pair(other).await?;
+                }
             }
         }
         Ok(world)

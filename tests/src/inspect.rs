@@ -1,0 +1,154 @@
+//! Looks into a node's SQLite database from outside: is it sound, is anything still waiting, what does a message look like there?
+
+use std::path::Path;
+
+use protocol::Seq;
+use protocol::log::{Chain, Digest};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::trouble::During as _;
+use crate::{Outcome, Trouble};
+
+/// The entry kind of an application message. PROTOCOL §4.1.
+const APPLICATION: i64 = 1;
+
+/// One stored message.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// `room` on the hub, `replica` elsewhere.
+    pub log: String,
+    /// Its place.
+    pub seq: i64,
+    /// What the node has of it.
+    pub body: Vec<u8>,
+}
+
+async fn open(data: &Path) -> Outcome<SqliteConnection> {
+    let file = data.join("node.db");
+    let options = SqliteConnectOptions::new().filename(&file).read_only(true);
+    options.connect().await.during(file.display())
+}
+
+/// The newest application message.
+///
+/// # Errors
+/// When there is none.
+pub async fn newest(data: &Path) -> Outcome<Stored> {
+    let mut db = open(data).await?;
+    let row: Option<(String, i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT log.kind, entry.seq, entry.body FROM entry JOIN log ON log.id = entry.log_id
+         WHERE entry.kind = $1 AND entry.body IS NOT NULL AND log.kind IN ('room', 'replica')
+         ORDER BY entry.at_ms DESC, entry.seq DESC LIMIT 1",
+    )
+    .bind(APPLICATION)
+    .fetch_optional(&mut db)
+    .await?;
+    db.close().await?;
+    let (log, seq, body) =
+        row.ok_or_else(|| Trouble::new("there is no message in the database"))?;
+    Ok(Stored { log, seq, body })
+}
+
+/// What is sound about a database: how much was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sound {
+    /// Logs.
+    pub logs: usize,
+    /// Entries.
+    pub entries: usize,
+}
+
+/// id, name, tail, head, chain before tail, chain at head.
+type LogRow = (i64, String, i64, i64, Vec<u8>, Vec<u8>);
+
+/// That the file is whole, every log gapless, and every chain follows from its entries.
+///
+/// # Errors
+/// What is not.
+pub async fn sound(data: &Path) -> Outcome<Sound> {
+    let mut db = open(data).await?;
+    let whole: (String,) = sqlx::query_as("PRAGMA integrity_check").fetch_one(&mut db).await?;
+    if whole.0 != "ok" {
+        return Trouble::is(format!("integrity_check: {}", whole.0));
+    }
+    let logs: Vec<LogRow> =
+        sqlx::query_as("SELECT id, name, tail, head, tail_chain, chain FROM log ORDER BY id")
+            .fetch_all(&mut db)
+            .await?;
+    let mut found = Sound { logs: logs.len(), entries: 0 };
+    for (id, name, tail, head, tail_chain, head_chain) in logs {
+        let entries: Vec<(i64, Vec<u8>, Vec<u8>)> =
+            sqlx::query_as("SELECT seq, digest, chain FROM entry WHERE log_id = $1 ORDER BY seq")
+                .bind(id)
+                .fetch_all(&mut db)
+                .await?;
+        found.entries += entries.len();
+        let wrong = |what: &str| Trouble::is(format!("log {name}: {what}"));
+        if !entries.iter().map(|(seq, ..)| *seq).eq(tail..=head) {
+            return wrong(&format!("its entries are not {tail} to {head}"));
+        }
+        let mut last = chain(&tail_chain)?;
+        for (seq, digest, stored) in entries {
+            let digest: [u8; 32] = digest.as_slice().try_into()?;
+            let seq = Seq::new(u64::try_from(seq)?);
+            last = last.next(seq, &Digest::from_bytes(digest));
+            if last != chain(&stored)? {
+                return wrong(&format!("the chain breaks at {seq}"));
+            }
+        }
+        if last != chain(&head_chain)? {
+            return wrong("its chain is not that of its newest entry");
+        }
+    }
+    db.close().await?;
+    Ok(found)
+}
+
+fn chain(bytes: &[u8]) -> Outcome<Chain> {
+    Chain::from_slice(bytes).ok_or_else(|| Trouble::new("a chain is not 32 bytes"))
+}
+
+/// Entries that some reader has still to get, all readers together.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn waiting(data: &Path) -> Outcome<i64> {
+    let mut db = open(data).await?;
+    let row: (Option<i64>,) = sqlx::query_as(
+        "SELECT SUM(MAX(MIN(COALESCE(reader.until_seq, log.head), log.head) - reader.cursor, 0))
+         FROM reader JOIN log ON log.id = reader.log_id",
+    )
+    .fetch_one(&mut db)
+    .await?;
+    db.close().await?;
+    Ok(row.0.unwrap_or_default())
+}
+
+/// Bytes as people look at them: 16 a line, with what is printable beside them.
+#[must_use]
+pub fn hex_dump(bytes: &[u8]) -> String {
+    let line = |(i, row): (usize, &[u8])| {
+        let hex: Vec<String> = row.iter().map(|b| format!("{b:02x}")).collect();
+        let printable = |b: &u8| b.is_ascii_graphic() || *b == b' ';
+        let text: String =
+            row.iter().map(|b| if printable(b) { char::from(*b) } else { '.' }).collect();
+        format!("{:06x}  {:<47}  {text}", i * 16, hex.join(" "))
+    };
+    bytes.chunks(16).enumerate().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_shows_every_byte() {
+        let dump = hex_dump(b"Letters sealed\x00\xff!");
+        assert_eq!(
+            dump,
+            "000000  4c 65 74 74 65 72 73 20 73 65 61 6c 65 64 00 ff  Letters sealed..\n\
+             000010  21                                               !"
+        );
+    }
+}
