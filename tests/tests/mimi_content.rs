@@ -1,5 +1,7 @@
 //! MIMI content against the examples of draft-ietf-mimi-content-08 and draft-mahy-mimi-message-status-01.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests may fail the test")]
+
 use std::path::PathBuf;
 
 use protocol::content::{MimiContent, StatusReport, message_id};

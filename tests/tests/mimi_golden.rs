@@ -1,6 +1,8 @@
 //! The bytes of every MIMI struct, frozen in `vectors/*.hex`, and what they mean. They were laid out field by field from
 //! the draft and PROTOCOL §9.4, independently of this project's codec.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a helper of tests may fail the test")]
+
 use std::path::Path;
 
 use proptest::prelude::*;

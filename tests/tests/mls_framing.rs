@@ -1,5 +1,12 @@
 //! `protocol::mls` against messages that OpenMLS makes, under both cipher suites: same kind, same names, same end.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper of tests may fail the test"
+)]
+
 use openmls::component::ComponentData;
 use openmls::extensions::{AppDataDictionary, AppDataDictionaryExtension};
 use openmls::group::{PURE_PLAINTEXT_WIRE_FORMAT_POLICY, Propose};
@@ -15,7 +22,7 @@ use protocol::mls::{
     self, ContentType, Frame, GroupInfoFrame, KeyPackageFrame, Message, Sender, TreeFrame,
     WelcomeFrame, WireFormat,
 };
-use tls_codec::{Deserialize as _, Serialize as _};
+use tls_codec::Deserialize as _;
 
 const GROUP: &str = "mimi://a.example/g/x";
 const COMPONENT: u16 = 0x0022;
@@ -268,25 +275,30 @@ fn room(suite: Ciphersuite) -> Room {
         let info = group.export_group_info(alice.provider.crypto(), &alice.signer, with_tree);
         room.group_infos.push(bytes(&info.unwrap()));
     }
-    let dan = device("dan/1");
+    outside(&mut room, &group, join);
+    room
+}
+
+/// A commit from outside, after which the room's tree is kept.
+fn outside(room: &mut Room, group: &MlsGroup, join: MlsGroupJoinConfig) {
+    let dan = Device::new(room.suite, "mimi://a.example/d/dan/1");
     let MlsMessageBodyIn::GroupInfo(info) = body(&room.group_infos[0]) else { panic!() };
+    let leaf = LeafNodeParameters::builder().with_capabilities(capabilities()).build();
+    let (rand, crypto) = (dan.provider.rand(), dan.provider.crypto());
     let (group, bundle) = MlsGroup::external_commit_builder()
         .with_ratchet_tree(group.export_ratchet_tree().into())
         .with_config(join)
         .build_group(&dan.provider, info, dan.credential.clone())
         .unwrap()
-        .leaf_node_parameters(
-            LeafNodeParameters::builder().with_capabilities(capabilities()).build(),
-        )
+        .leaf_node_parameters(leaf)
         .load_psks(dan.provider.storage())
         .unwrap()
-        .build(dan.provider.rand(), dan.provider.crypto(), &dan.signer, |_| true)
+        .build(rand, crypto, &dan.signer, |_| true)
         .unwrap()
         .finalize(&dan.provider)
         .unwrap();
     room.said("commit from outside", 2, Sender::NewMemberCommit, &bundle.into_contents().0);
     room.tree = bytes(&group.export_ratchet_tree());
-    room
 }
 
 /// Where OpenMLS sees the end of an `MLSMessage`, if it can read it.
