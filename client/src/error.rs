@@ -95,6 +95,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What went wrong in the crypto crate, as ours.
+    pub(crate) fn crypto(error: crypto::Error) -> Self {
+        match error {
+            crypto::Error::Refused(refusal) => Self::Refused(refusal),
+            other => Self::Crypto(other.to_string()),
+        }
+    }
+
     /// A stable code for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -105,6 +105,8 @@ pub enum AlarmKind {
     Header,
     /// An entry could not be decrypted.
     Undecryptable,
+    /// A hub was restored from a backup.
+    Restored,
     /// This device was signed out by its node.
     SignedOut,
 }
@@ -122,6 +124,7 @@ impl AlarmKind {
             Self::UncertifiedDevice => "uncertified-device",
             Self::Header => "header",
             Self::Undecryptable => "undecryptable",
+            Self::Restored => "restored",
             Self::SignedOut => "signed-out",
         }
     }

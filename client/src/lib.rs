@@ -19,12 +19,31 @@
 mod account;
 mod api;
 pub mod clock;
+mod command;
+mod core;
+mod engine;
+mod enter;
 mod error;
 mod event;
+mod inner;
 mod net;
+mod receiver;
 mod room;
+mod rooms;
+mod sender;
 mod store;
 mod stream;
+mod timeline;
+mod trust;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::api::{GapReason, Revoke};
+use protocol::room::Role;
+use protocol::{DeviceId, RoomId, Seq, SubmitId, UserId};
+use tokio::sync::broadcast;
 
 pub use account::{Device, Linking, Place, Registration, Seal, WhoAmI, World};
 pub use error::Error;
@@ -33,33 +52,41 @@ pub use room::{
     Failure, Flag, Member, Message, MessageKey, RoomInfo, RoomOptions, RoomStatus, Stage, State,
 };
 
+use crate::inner::Inner;
+use crate::store::{Account, Action, Store};
+
 /// What this crate's functions return.
 pub type Result<T> = std::result::Result<T, Error>;
-
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
-
-use protocol::room::Role;
-use protocol::{DeviceId, RoomId, SubmitId, UserId};
-use tokio::sync::broadcast;
 
 /// One device. Cheap to clone; all clones share one store, which is let go when the last one is dropped.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    _owner: Arc<Owner>,
 }
 
-struct Inner;
+/// Ends the background work with the last [`Client`] and [`Running`].
+struct Owner(Arc<Inner>);
 
-/// The background work of a [`Client`]. Dropping it lets the work go on until the last [`Client`] is dropped.
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.stop.cancel();
+    }
+}
+
+/// The background work of a [`Client`]. Dropping it changes nothing: the work goes on until the last [`Client`] is dropped.
 pub struct Running {
-    _inner: Arc<Inner>,
+    client: Client,
 }
 
 impl Running {
-    /// Ends the background work at a point where nothing is half done, and waits for it.
-    pub async fn shutdown(self) {}
+    /// Ends the background work and waits for it. The client can still read and write its store afterwards; nothing of what
+    /// it writes is sent before it is opened and started again.
+    pub async fn shutdown(self) {
+        self.client.inner.stop.cancel();
+        self.client.inner.tasks.close();
+        self.client.inner.tasks.wait().await;
+    }
 }
 
 impl Client {
@@ -86,7 +113,7 @@ impl Client {
     /// # Errors
     /// As there.
     pub async fn register_in(place: Place, registration: Registration<'_>) -> Result<Self> {
-        todo!("{place:?} {registration:?}")
+        enter::register(place, registration).await
     }
 
     /// Opens the account in a folder. Does not need the network.
@@ -103,7 +130,21 @@ impl Client {
     /// # Errors
     /// As there.
     pub async fn open_in(place: Place) -> Result<Self> {
-        todo!("{place:?}")
+        let nothing = || Error::NoAccount(place.dir.display().to_string());
+        if !Store::exists(&place.dir) {
+            return Err(nothing());
+        }
+        let mut store = Store::open(&place).await?;
+        let account = store.tx().await?.account().await?;
+        match account {
+            Some(account) if account.token.is_some() => Self::assemble(store, account, place.world),
+            _ => Err(nothing()),
+        }
+    }
+
+    pub(crate) fn assemble(store: Store, account: Account, world: World) -> Result<Self> {
+        let inner = Arc::new(Inner::new(store, account, world)?);
+        Ok(Self { _owner: Arc::new(Owner(Arc::clone(&inner))), inner })
     }
 
     /// Makes this folder a further device of a person who has one already: `line` comes from [`Client::offer_link`]
@@ -126,20 +167,23 @@ impl Client {
     /// # Errors
     /// As there.
     pub async fn link_in(place: Place, linking: Linking<'_>) -> Result<Self> {
-        todo!("{place:?} {linking:?}")
+        enter::link(place, linking).await
     }
 
     /// Starts the background work: connect, receive, send, keep KeyPackages in stock. Call it once per opened client;
     /// a second call returns a handle to the same work.
     #[must_use]
     pub fn start(&self) -> Running {
-        Running { _inner: Arc::clone(&self.inner) }
+        if self.inner.start_once() {
+            self.inner.tasks.spawn(engine::run(Arc::clone(&self.inner)));
+        }
+        Running { client: self.clone() }
     }
 
     /// Who this device is and where its node is.
     #[must_use]
     pub fn whoami(&self) -> WhoAmI {
-        todo!()
+        self.inner.who.clone()
     }
 
     /// The person's devices, as the node lists them.
@@ -147,7 +191,19 @@ impl Client {
     /// # Errors
     /// The node cannot be reached or refuses.
     pub async fn devices(&self) -> Result<Vec<Device>> {
-        todo!()
+        let devices = self.inner.api.devices().await?.devices;
+        let this = &self.inner.who.device;
+        Ok(devices
+            .into_iter()
+            .map(|d| Device {
+                this: d.device == *this,
+                device: d.device,
+                name: d.name,
+                created: d.created,
+                seen: d.seen,
+                revoked: d.revoked,
+            })
+            .collect())
     }
 
     /// Revokes another device of this person at the node, at once, and queues its removal from every room.
@@ -155,7 +211,11 @@ impl Client {
     /// # Errors
     /// The node cannot be reached or refuses; the device is this one.
     pub async fn revoke_device(&self, device: &DeviceId) -> Result<()> {
-        todo!("{device}")
+        if *device == self.inner.who.device {
+            return Err(Error::Invalid("a device cannot revoke itself; use another one"));
+        }
+        self.inner.api.revoke(&Revoke { device: device.clone() }).await?;
+        self.inner.work(async |work| engine::expel(work, device).await).await
     }
 
     /// Leaves a sealed offer for a new device at the node and returns the line to enter there. The line is a secret.
@@ -163,7 +223,8 @@ impl Client {
     /// # Errors
     /// The node cannot be reached or refuses.
     pub async fn offer_link(&self) -> Result<String> {
-        todo!()
+        let (rooms, pins) = self.inner.work(async |work| rooms::offered(work).await).await?;
+        enter::offer(&self.inner.api, &self.inner.account, rooms, pins, &self.inner.world).await
     }
 
     /// Makes a room of this person alone. Durable at once; the node learns of it when it can be reached.
@@ -171,7 +232,10 @@ impl Client {
     /// # Errors
     /// The store fails.
     pub async fn create_room(&self, options: RoomOptions) -> Result<RoomId> {
-        todo!("{options:?}")
+        if options.name.as_ref().is_some_and(|name| name.len() > 256) {
+            return Err(Error::Invalid("a room's name has at most 256 bytes"));
+        }
+        self.inner.work(async |work| rooms::found(work, options).await).await
     }
 
     /// The rooms this device is in, is joining or has left, by id.
@@ -179,7 +243,7 @@ impl Client {
     /// # Errors
     /// The store fails.
     pub async fn rooms(&self) -> Result<Vec<RoomInfo>> {
-        todo!()
+        self.inner.work(async |work| rooms::list(work).await).await
     }
 
     /// Asks for `user` to be added, with all devices, as a member. A durable command: follow it with
@@ -188,7 +252,7 @@ impl Client {
     /// # Errors
     /// The room is not one of this device's.
     pub async fn invite(&self, room: &RoomId, user: &UserId) -> Result<SubmitId> {
-        todo!("{room} {user}")
+        self.command(room, Action::Add(user.clone())).await
     }
 
     /// Asks for `user` to be removed, with all devices. A durable command, as [`Client::invite`].
@@ -196,7 +260,7 @@ impl Client {
     /// # Errors
     /// The room is not one of this device's.
     pub async fn remove(&self, room: &RoomId, user: &UserId) -> Result<SubmitId> {
-        todo!("{room} {user}")
+        self.command(room, Action::Remove(user.clone())).await
     }
 
     /// Gives `user` another role. A durable command, as [`Client::invite`].
@@ -204,7 +268,7 @@ impl Client {
     /// # Errors
     /// The room is not one of this device's.
     pub async fn set_role(&self, room: &RoomId, user: &UserId, role: Role) -> Result<SubmitId> {
-        todo!("{room} {user} {role:?}")
+        self.command(room, Action::SetRole(user.clone(), role.index())).await
     }
 
     /// Leaves the room with all devices of this person. A durable command, as [`Client::invite`]; another member's
@@ -213,7 +277,19 @@ impl Client {
     /// # Errors
     /// The room is not one of this device's.
     pub async fn leave(&self, room: &RoomId) -> Result<SubmitId> {
-        todo!("{room}")
+        self.command(room, Action::Leave).await
+    }
+
+    async fn command(&self, room: &RoomId, action: Action) -> Result<SubmitId> {
+        let work = async |work: &mut core::Work<'_>| {
+            let row = work.room(room).await?;
+            if row.status == RoomStatus::Left {
+                return Err(Error::UnknownRoom(room.clone()));
+            }
+            let now = work.now();
+            command::want(work, &row, action, now).await
+        };
+        self.inner.work(work).await
     }
 
     /// Writes a text message into a room. When this returns, the message is durable on this device and is sent as soon
@@ -222,7 +298,7 @@ impl Client {
     /// # Errors
     /// The room is not one of this device's, or the text is longer than 64 KiB.
     pub async fn send(&self, room: &RoomId, text: &str) -> Result<SubmitId> {
-        todo!("{room} {text}")
+        self.inner.work(async |work| sender::write(work, room, text).await).await
     }
 
     /// What became of a submission of this device.
@@ -230,7 +306,7 @@ impl Client {
     /// # Errors
     /// It is not one of this device's.
     pub async fn state(&self, submit_id: &SubmitId) -> Result<State> {
-        todo!("{submit_id}")
+        self.inner.state(submit_id).await
     }
 
     /// Waits until a submission is at least at `at_least` or has failed, and returns where it is then.
@@ -243,7 +319,17 @@ impl Client {
         at_least: Stage,
         timeout: Duration,
     ) -> Result<State> {
-        todo!("{submit_id} {at_least:?} {timeout:?}")
+        let mut changes = self.inner.changes();
+        let reached = async {
+            loop {
+                let state = self.inner.state(submit_id).await?;
+                if state.failed.is_some() || state.stage >= at_least {
+                    return Ok(state);
+                }
+                changes.changed().await.map_err(|_| Error::Stopped)?;
+            }
+        };
+        tokio::time::timeout(timeout, reached).await.unwrap_or(Err(Error::Timeout(timeout)))
     }
 
     /// Messages of a room in the timeline's order: the first `max` after the message `after`, or from the beginning.
@@ -257,7 +343,7 @@ impl Client {
         after: Option<MessageKey>,
         max: usize,
     ) -> Result<Vec<Message>> {
-        todo!("{room} {after:?} {max}")
+        timeline::page(&mut *self.inner.core().await, room, after, max).await
     }
 
     /// The last `max` messages of a room in the timeline's order.
@@ -265,13 +351,46 @@ impl Client {
     /// # Errors
     /// The room is not one of this device's.
     pub async fn latest(&self, room: &RoomId, max: usize) -> Result<Vec<Message>> {
-        todo!("{room} {max}")
+        timeline::latest(&mut *self.inner.core().await, room, max).await
     }
 
     /// What happens from now on. A receiver that falls more than 1,024 events behind is told how many it missed and
     /// reads the timeline instead; nothing is lost there.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        todo!()
+        self.inner.listen()
+    }
+
+    /// Entries of a room that this device should have shown and never will: the first and the last seq of each range, and why.
+    /// `None` is "it cannot be decrypted here".
+    ///
+    /// # Errors
+    /// The room is not one of this device's.
+    pub async fn gaps(&self, room: &RoomId) -> Result<Vec<(Seq, Seq, Option<GapReason>)>> {
+        let mut core = self.inner.core().await;
+        let mut tx = core.read().await?;
+        let row = tx.room(room).await?.ok_or_else(|| Error::UnknownRoom(room.clone()))?;
+        tx.gaps(row.no).await
+    }
+
+    /// The number that this person and `user` compare over another channel: the same on both sides, or somebody is in between.
+    ///
+    /// # Errors
+    /// This device has never met `user`.
+    pub async fn safety_number(&self, user: &UserId) -> Result<String> {
+        let pin = self.inner.core().await.read().await?.pin(user).await?;
+        let pin = pin.ok_or(Error::Invalid("this device has not met that person yet"))?;
+        let who = &self.inner.who;
+        let own = crypto::PublicKey::from_bytes(who.identity_key);
+        let theirs = crypto::PublicKey::from_bytes(pin.key);
+        Ok(crypto::safety_number((&who.user, &own), (user, &theirs)))
+    }
+
+    /// Accepts the other identity key that `user` showed ([`AlarmKind::IdentityChanged`]). Rooms held because of it go on.
+    ///
+    /// # Errors
+    /// `user` has shown no other key.
+    pub async fn accept_identity(&self, user: &UserId) -> Result<()> {
+        self.inner.work(async |work| trust::accept(work, user).await).await
     }
 }

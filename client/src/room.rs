@@ -116,6 +116,8 @@ pub struct State {
     pub at: Option<Timestamp>,
     /// Why it will not come further by itself.
     pub failed: Option<Failure>,
+    /// Why it has not come further yet, when somebody said so; it is tried again by itself.
+    pub waiting: Option<Failure>,
 }
 
 impl State {

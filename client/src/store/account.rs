@@ -48,6 +48,10 @@ pub(crate) struct Account {
     /// The life of the node's database when this device connected last.
     #[n(12)]
     pub(crate) incarnation: Option<Incarnation>,
+    /// The key with which the node proposes removals in rooms it hubs.
+    #[n(13)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) hub_key: [u8; 32],
 }
 
 /// How far signing in has come.
@@ -68,6 +72,7 @@ pub(crate) enum Stage {
 /// What a new account is made of.
 pub(crate) struct NewAccount {
     pub(crate) node: NodeAddress,
+    pub(crate) hub_key: [u8; 32],
     pub(crate) device_name: String,
     pub(crate) identity: IdentityKey,
     pub(crate) device: DeviceIdentity,
@@ -75,7 +80,7 @@ pub(crate) struct NewAccount {
 
 impl Account {
     pub(crate) fn new(new: NewAccount, stage: Stage) -> Self {
-        let NewAccount { node, device_name, identity, device } = new;
+        let NewAccount { node, hub_key, device_name, identity, device } = new;
         Self {
             stage,
             user: device.device().user(),
@@ -90,6 +95,7 @@ impl Account {
             certificate: device.certificate().as_bytes().to_vec(),
             token: None,
             incarnation: None,
+            hub_key,
         }
     }
 
@@ -105,6 +111,11 @@ impl Account {
     /// The person's identity key.
     pub(crate) fn identity(&self) -> IdentityKey {
         IdentityKey::from_bytes(&self.identity)
+    }
+
+    /// The device's certificate.
+    pub(crate) fn certificate(&self) -> &[u8] {
+        &self.certificate
     }
 
     /// The device's key and certificate.

@@ -216,6 +216,7 @@ impl Tx<'_> {
         let Some(row) = next else { return Ok(()) };
         let of = header(&row)?;
         let neighbours = self.neighbours(no, device, &of).await?;
+        // What its sender saw of the room was compared when it came.
         let forked = row.try_get::<i64, _>("flags")? & 8;
         let flags = bits(&sender::check(&of, &neighbours, Seen::Unknown)) | forked;
         sqlx::query("UPDATE message SET flags = $3 WHERE room = $1 AND message_id = $2")

@@ -105,9 +105,13 @@ pub(crate) enum Action {
     /// Renew this device's own keys in the room.
     #[n(6)]
     Renew,
-    /// Come in by external commit.
+    /// Come in by external commit; the hub's key, as another device of this person knows it.
     #[n(7)]
-    Join,
+    Join(
+        #[n(0)]
+        #[cbor(with = "minicbor::bytes")]
+        [u8; 32],
+    ),
     /// Commit what others proposed.
     #[n(8)]
     Settle,

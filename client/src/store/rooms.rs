@@ -296,6 +296,17 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Every pinned identity.
+    pub(crate) async fn pins(&mut self) -> Result<Vec<PinRow>> {
+        let rows = sqlx::query("SELECT tag, sealed FROM pin").fetch_all(self.conn()).await?;
+        rows.iter()
+            .map(|r| {
+                let tag: Vec<u8> = r.try_get("tag")?;
+                self.sealer.get("pin", &tag, r.try_get("sealed")?)
+            })
+            .collect()
+    }
+
     /// Remembers an entry that was taken in, and forgets old ones.
     pub(crate) async fn add_place(
         &mut self,

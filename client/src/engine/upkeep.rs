@@ -1,0 +1,179 @@
+//! What nobody asked for and still has to be done: KeyPackages in stock, revoked devices out of the rooms.
+
+use std::time::Duration;
+
+use crypto::keypackage::{self, Use};
+use crypto::{Group, Suite};
+use delivery::backoff::Backoff;
+use protocol::api::{KeyPackageCount, UploadKeyPackages};
+use protocol::{DeviceId, Timestamp, limit};
+
+use crate::core::Work;
+use crate::inner::Inner;
+use crate::store::{Action, RoomRow};
+use crate::{Error, Result, RoomStatus, command};
+
+/// How often everything is looked after without being asked.
+const EVERY: Duration = Duration::from_secs(6 * 3600);
+/// A last-resort package is made anew after this long, so that what is handed out always has `limit::KEYPACKAGE_REMAINING` left.
+const LAST_RESORT_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Packages made under one lock.
+const BATCH: usize = 10;
+
+/// Runs until something of ours fails.
+///
+/// # Errors
+/// The disk's, or a bug.
+pub(super) async fn run(inner: &Inner) -> Result<()> {
+    let mut attempt = 0;
+    loop {
+        let wait = match look_after(inner).await {
+            Ok(()) => {
+                attempt = 0;
+                EVERY
+            }
+            Err(e @ (Error::Refused(_) | Error::Unreachable { .. } | Error::Answer { .. })) => {
+                tracing::warn!(
+                    code = e.code(),
+                    "key packages or devices could not be looked after"
+                );
+                attempt += 1;
+                Backoff::STANDARD.delay(attempt, inner.world.entropy.jitter(), e.retry_after())
+            }
+            Err(e) => return Err(e),
+        };
+        tokio::select! {
+            () = inner.replenish.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn look_after(inner: &Inner) -> Result<()> {
+    replenish(inner).await?;
+    devices(inner).await
+}
+
+async fn replenish(inner: &Inner) -> Result<()> {
+    inner
+        .work(async |work| {
+            let now = work.now();
+            work.tx.drop_expired_key_packages(now).await.map(|_| ())
+        })
+        .await?;
+    // What an earlier life made and could not upload goes first; nothing to upload asks how many are left.
+    let mut left = upload(inner).await?;
+    for suite in Suite::ALL {
+        let stock = count(&left, suite);
+        if stock < limit::KEYPACKAGE_LOW {
+            make(inner, suite, Use::Once, limit::KEYPACKAGE_STOCK - stock).await?;
+        }
+        if inner.work(async |work| stale(work, suite).await).await? {
+            make(inner, suite, Use::LastResort, 1).await?;
+        }
+        left = upload(inner).await?;
+    }
+    Ok(())
+}
+
+fn count(left: &KeyPackageCount, suite: Suite) -> usize {
+    let found = left.left.iter().find(|(code, _)| *code == suite.code());
+    found.map_or(0, |(_, n)| usize::try_from(*n).unwrap_or(usize::MAX))
+}
+
+async fn stale(work: &mut Work<'_>, suite: Suite) -> Result<bool> {
+    let now = work.now();
+    let made = work.tx.last_resort_made(suite).await?;
+    Ok(made.is_none_or(|made: Timestamp| now.since(made) > LAST_RESORT_AGE))
+}
+
+/// Makes packages and writes them down, a few at a time, so that messages go on in between.
+async fn make(inner: &Inner, suite: Suite, what: Use, mut number: usize) -> Result<()> {
+    while number > 0 {
+        let batch = number.min(BATCH);
+        number -= batch;
+        inner
+            .work(async |work| {
+                let now = work.now();
+                for _ in 0..batch {
+                    let entropy = &*work.world.entropy;
+                    let made = keypackage::make(suite, work.identity, what, now, entropy)
+                        .map_err(Error::crypto)?;
+                    work.tx.add_key_package(suite, what, &made, now).await?;
+                }
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+/// Uploads what the node may not have yet; how many it has then.
+async fn upload(inner: &Inner) -> Result<KeyPackageCount> {
+    loop {
+        let max = u32::try_from(limit::KEYPACKAGES_PER_UPLOAD / 2).unwrap_or(1);
+        let rows = inner.work(async |work| work.tx.key_packages_to_upload(max).await).await?;
+        let mut request = UploadKeyPackages { packages: Vec::new(), last_resort: Vec::new() };
+        for row in &rows {
+            match row.what {
+                Use::Once => request.packages.push(row.public.clone().into()),
+                Use::LastResort => request.last_resort.push(row.public.clone().into()),
+            }
+        }
+        let left = inner.api.upload(&request).await?;
+        if rows.is_empty() {
+            return Ok(left);
+        }
+        inner
+            .work(async |work| {
+                for row in &rows {
+                    work.tx.key_package_uploaded(&row.reference).await?;
+                }
+                Ok(())
+            })
+            .await?;
+    }
+}
+
+/// Learns of the person's other devices, and takes revoked ones out of the rooms.
+async fn devices(inner: &Inner) -> Result<()> {
+    let devices = inner.api.devices().await?.devices;
+    let (revoked, live): (Vec<_>, Vec<_>) =
+        devices.into_iter().partition(|device| device.revoked.is_some());
+    let siblings = live.into_iter().map(|d| d.device).filter(|d| *d != inner.who.device);
+    inner.core().await.siblings = siblings.collect();
+    for device in revoked {
+        let device = device.device;
+        inner.work(async |work| expel(work, &device).await).await?;
+    }
+    Ok(())
+}
+
+/// Wants a device of this person out of every room it is in.
+///
+/// # Errors
+/// The disk's.
+pub(crate) async fn expel(work: &mut Work<'_>, device: &DeviceId) -> Result<()> {
+    for row in work.tx.rooms().await? {
+        if !matches!(row.status, RoomStatus::Active | RoomStatus::Held { .. }) {
+            continue;
+        }
+        let group = work.take_group(row.no).await?;
+        let inside = is_member(&group, device)?;
+        work.put_group(row.no, group);
+        if inside {
+            want_out(work, &row, device).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn want_out(work: &mut Work<'_>, row: &RoomRow, device: &DeviceId) -> Result<()> {
+    let now = work.now();
+    command::want_once(work, row, Action::RemoveDevice(device.clone()), now).await
+}
+
+fn is_member(group: &Group, device: &DeviceId) -> Result<bool> {
+    let members = group.members().map_err(Error::crypto)?;
+    Ok(members.iter().any(|m| m.certificate.device() == device))
+}

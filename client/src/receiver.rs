@@ -1,0 +1,296 @@
+//! Entries on their way in: each is checked against the log's chain, opened, and taken in together with everything it
+//! changes (T4: MLS state, timeline and cursor in one transaction). Only then is it acknowledged.
+//!
+//! | entry | taken in as | when it cannot be opened |
+//! |---|---|---|
+//! | application | a message; or the echo of our own | noted as a gap, with an alarm |
+//! | proposal | a pending wish | held, unless it is forged |
+//! | commit | the next epoch | held: not acknowledged, not dropped, tried again |
+//! | Welcome for others | only its digest, for the chain | |
+
+mod content;
+mod handshake;
+mod inbox;
+
+use crypto::Group;
+use protocol::api::{Ack, Body, Entries, Entry, LogRef};
+use protocol::log::{Chain, Digest, EntryKind};
+use protocol::{Cursor, RoomId, Seq};
+
+use crate::core::Work;
+use crate::event::{Alarm, AlarmKind, Event};
+use crate::store::{Action, LogPlace, RoomRow};
+use crate::{Result, RoomStatus, command};
+
+/// What to do once the work is durable.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// Acknowledge this.
+    pub(crate) ack: Option<Ack>,
+    /// Ask for these again from their cursors on.
+    pub(crate) rewind: Vec<LogRef>,
+    /// Few KeyPackages are left.
+    pub(crate) replenish: bool,
+}
+
+/// Takes entries in, as far as they can be.
+///
+/// # Errors
+/// Ours only: the disk's, or a bug. Nothing was taken in then.
+pub(crate) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken> {
+    match entries.log.clone() {
+        LogRef::Inbox => inbox::apply(work, entries).await,
+        LogRef::Room(room) => apply_room(work, room, entries).await,
+    }
+}
+
+/// A room while its entries are taken in.
+struct Walk {
+    row: RoomRow,
+    group: Group,
+    /// The last entry taken in.
+    place: LogPlace,
+}
+
+/// What became of one entry.
+enum Fate {
+    /// It is taken in.
+    Taken,
+    /// It is taken in, and it put this device out of the room.
+    Out,
+    /// It stays where it is, for this reason.
+    Held(Alarm),
+}
+
+async fn apply_room(work: &mut Work<'_>, room: RoomId, entries: Entries) -> Result<Taken> {
+    // A room this device knows nothing of: its Welcome comes first, and asks for the room again.
+    let Some(mut row) = work.tx.room(&room).await? else { return Ok(Taken::default()) };
+    let entered = match row.status {
+        RoomStatus::Left => false,
+        RoomStatus::Joining => !work.tx.group_rows(row.no).await?.is_empty(),
+        RoomStatus::Creating | RoomStatus::Active | RoomStatus::Held { .. } => true,
+    };
+    if !entered {
+        return Ok(Taken::default());
+    }
+    let place = match start(work, &mut row, &entries).await? {
+        Start::At(place) => place,
+        Start::Again => {
+            return Ok(Taken { rewind: vec![LogRef::Room(room)], ..Taken::default() });
+        }
+        Start::Held(seq, alarm) => {
+            hold(work, &mut row, seq, alarm);
+            work.tx.put_room(&row).await?;
+            return Ok(Taken::default());
+        }
+    };
+    let group = work.take_group(row.no).await?;
+    let taken = walk(work, Walk { row, group, place }, entries).await?;
+    work.reconsider();
+    Ok(taken)
+}
+
+async fn walk(work: &mut Work<'_>, mut walk: Walk, entries: Entries) -> Result<Taken> {
+    let room = walk.row.room.clone();
+    let mut taken = Taken::default();
+    let mut healthy = true;
+    let mut out = false;
+    for entry in entries.entries {
+        if entry.seq <= walk.place.cursor.seq {
+            continue;
+        }
+        let (digest, body) = digests(&entry);
+        let next = LogPlace {
+            cursor: Cursor { seq: entry.seq, ..walk.place.cursor },
+            chain: walk.place.chain.next(entry.seq, &digest),
+        };
+        match take(work, &mut walk, &entry, &next).await? {
+            Fate::Taken => {}
+            Fate::Out => out = true,
+            Fate::Held(alarm) => {
+                hold(work, &mut walk.row, entry.seq, alarm);
+                healthy = false;
+                break;
+            }
+        }
+        work.tx.add_place(walk.row.no, &next, &body).await?;
+        walk.place = next;
+        if out {
+            break;
+        }
+    }
+    walk.row.place = Some(walk.place);
+    if healthy && matches!(walk.row.status, RoomStatus::Held { .. }) {
+        walk.row.status = RoomStatus::Active;
+    }
+    if out {
+        // The group's rows go; what is written here are place and status.
+        command::left(work, walk.row).await?;
+        taken.rewind.push(LogRef::Inbox);
+    } else {
+        work.tx.put_room(&walk.row).await?;
+        work.put_group(walk.row.no, walk.group);
+    }
+    taken.ack = Some(Ack { log: LogRef::Room(room), cursor: walk.place.cursor });
+    Ok(taken)
+}
+
+async fn take(
+    work: &mut Work<'_>,
+    walk: &mut Walk,
+    entry: &Entry,
+    next: &LogPlace,
+) -> Result<Fate> {
+    match (EntryKind::from_code(entry.kind), &entry.body) {
+        (Some(EntryKind::Application), Body::Full(bytes)) => {
+            content::take(work, walk, entry, bytes, next).await?;
+            Ok(Fate::Taken)
+        }
+        (Some(EntryKind::Application), Body::Withheld(_)) => {
+            content::lost(work, walk, entry.seq, "the node keeps it back").await?;
+            Ok(Fate::Taken)
+        }
+        (Some(EntryKind::Proposal), Body::Full(bytes)) => {
+            handshake::proposal(work, walk, entry, bytes).await
+        }
+        (Some(EntryKind::Commit), Body::Full(bytes)) => {
+            handshake::commit(work, walk, entry, bytes).await
+        }
+        (Some(EntryKind::Welcome), _) => Ok(Fate::Taken),
+        (Some(EntryKind::Proposal | EntryKind::Commit), Body::Withheld(_)) => {
+            Ok(Fate::Held(alarm(walk, AlarmKind::Held, "the node keeps back a change to the room")))
+        }
+        (Some(EntryKind::Item) | None, _) => {
+            let why = "there is an entry of an unknown kind; update this program";
+            Ok(Fate::Held(alarm(walk, AlarmKind::Held, why)))
+        }
+    }
+}
+
+/// The digest of an entry, and of its body alone.
+fn digests(entry: &Entry) -> (Digest, Digest) {
+    match (&entry.body, EntryKind::from_code(entry.kind)) {
+        (Body::Full(bytes), Some(kind)) => {
+            (Digest::of_entry(kind, entry.at, bytes), Digest::of_bytes(bytes))
+        }
+        // An unknown kind is held, so its digest is never used.
+        (Body::Full(bytes), None) => (Digest::of_bytes(bytes), Digest::of_bytes(bytes)),
+        (Body::Withheld(digest), _) => (*digest, *digest),
+    }
+}
+
+/// Where to begin in a batch.
+enum Start {
+    /// After this place.
+    At(LogPlace),
+    /// Entries before the batch are missing: ask again.
+    Again,
+    /// Nowhere: the batch does not fit to what was there before.
+    Held(Seq, Alarm),
+}
+
+async fn start(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Result<Start> {
+    let cursor = |seq: Seq| Cursor { incarnation: entries.incarnation, seq };
+    let Some(first) = entries.entries.first().map(|e| e.seq) else {
+        return empty(work, row, entries).await;
+    };
+    let prev = entries.prev_chain;
+    let before = LogPlace {
+        cursor: cursor(first.prev()),
+        chain: prev.unwrap_or_else(|| Chain::start(&entries.incarnation, &row.room)),
+    };
+    let Some(known) = row.place else {
+        if row.status == RoomStatus::Creating {
+            created(work, row, entries).await?;
+            let start = Chain::start(&entries.incarnation, &row.room);
+            return Ok(Start::At(LogPlace { cursor: cursor(Seq::new(0)), chain: start }));
+        }
+        return Ok(Start::At(before));
+    };
+    if known.cursor.incarnation != entries.incarnation {
+        return restored(work, row, before).await;
+    }
+    if let Some(gap) = &entries.gap
+        && gap.last > known.cursor.seq
+    {
+        work.tx.add_gap(row.no, gap.first, gap.last, Some(gap.reason)).await?;
+        work.events.push(Event::gap(row.room.clone(), gap));
+        return Ok(Start::At(before));
+    }
+    if first > known.cursor.seq.next() {
+        return Ok(Start::Again);
+    }
+    // Entries that are known already are counted through once more, so that the chains meet.
+    let mut chain = before.chain;
+    for entry in entries.entries.iter().take_while(|e| e.seq <= known.cursor.seq) {
+        chain = chain.next(entry.seq, &digests(entry).0);
+    }
+    let ends_before = entries.entries.last().is_some_and(|e| e.seq < known.cursor.seq);
+    if ends_before || chain == known.chain {
+        return Ok(Start::At(known));
+    }
+    let alarm = Alarm {
+        kind: AlarmKind::Chain,
+        room: Some(row.room.clone()),
+        device: None,
+        sentence: format!(
+            "The history of the room {} does not fit to what its hub showed before. Nothing after that is taken in. \
+             Ask the other members and the hub's operator what happened.",
+            row.room
+        ),
+    };
+    Ok(Start::Held(known.cursor.seq.next(), alarm))
+}
+
+/// All that was left to get is gone.
+async fn empty(work: &mut Work<'_>, row: &RoomRow, entries: &Entries) -> Result<Start> {
+    let (Some(known), Some(gap)) = (row.place, &entries.gap) else { return Ok(Start::Again) };
+    if gap.last <= known.cursor.seq || known.cursor.incarnation != entries.incarnation {
+        return Ok(Start::Again);
+    }
+    work.tx.add_gap(row.no, gap.first, gap.last, Some(gap.reason)).await?;
+    work.events.push(Event::gap(row.room.clone(), gap));
+    let chain = entries.prev_chain.unwrap_or(known.chain);
+    Ok(Start::At(LogPlace { cursor: Cursor { seq: gap.last, ..known.cursor }, chain }))
+}
+
+/// The node knows a room that was made here; its answer may have got lost.
+async fn created(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Result<()> {
+    row.status = RoomStatus::Active;
+    work.events.push(Event::RoomJoined { room: row.room.clone() });
+    tracing::debug!(head = entries.head.get(), "the node showed a room before it answered");
+    command::finish(work, row.no, |action| matches!(action, Action::Create(..))).await?;
+    command::founded(work, row).await
+}
+
+/// The hub lives another life: its numbers begin anew, and what it lost is lost there, not here.
+async fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Result<Start> {
+    work.tx.drop_places(row.no).await?;
+    work.events.push(Event::Alarm(Alarm {
+        kind: AlarmKind::Restored,
+        room: Some(row.room.clone()),
+        device: None,
+        sentence: format!(
+            "The hub of the room {} was restored from a backup. What it lost since then is kept on the devices that had it.",
+            row.room
+        ),
+    }));
+    Ok(Start::At(before))
+}
+
+/// Notes that a room is held, and says so once.
+fn hold(work: &mut Work<'_>, row: &mut RoomRow, seq: Seq, alarm: Alarm) {
+    let status = RoomStatus::Held { seq, reason: alarm.sentence.clone() };
+    if row.status != status {
+        row.status = status;
+        work.events.push(Event::Alarm(alarm));
+    }
+}
+
+fn alarm(walk: &Walk, kind: AlarmKind, why: &str) -> Alarm {
+    let sentence = format!(
+        "The room {} is held at one entry: {why}. Nothing is lost; it is tried again by itself.",
+        walk.row.room
+    );
+    Alarm { kind, room: Some(walk.row.room.clone()), device: None, sentence }
+}

@@ -1,0 +1,169 @@
+//! The device's own inbox: invitations into rooms, late refusals, notices.
+
+use crypto::Group;
+use crypto::keypackage::Use;
+use protocol::api::{self, Ack, Body, Entries, InboxItem, LogRef, Outcome, Welcome};
+use protocol::{Cursor, RoomId, Seq};
+
+use super::Taken;
+use crate::core::Work;
+use crate::event::{Alarm, AlarmKind, Event};
+use crate::store::{Action, LogPlace, RoomRow};
+use crate::{Error, Result, RoomStatus, command, sender, trust};
+
+/// What became of an item.
+enum Fate {
+    /// It is taken in.
+    Taken,
+    /// It has to wait until something in a room's log was taken in.
+    Deferred,
+}
+
+/// Takes inbox items in.
+///
+/// # Errors
+/// Ours only.
+pub(super) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken> {
+    let incarnation = entries.incarnation;
+    let known = work.tx.inbox().await?.filter(|c| c.incarnation == incarnation);
+    let mut cursor = known.unwrap_or(Cursor { incarnation, seq: Seq::new(0) });
+    let mut taken = Taken::default();
+    for entry in entries.entries {
+        if entry.seq <= cursor.seq {
+            continue;
+        }
+        let item = match &entry.body {
+            Body::Full(bytes) => api::decode::<InboxItem>(bytes).ok(),
+            Body::Withheld(_) => None,
+        };
+        let fate = match item {
+            Some(InboxItem::Welcome(welcome)) => enter(work, welcome, &mut taken).await?,
+            Some(InboxItem::Outcome(outcome)) => refused(work, outcome).await?,
+            Some(InboxItem::KeyPackagesLow(_)) => {
+                taken.replenish = true;
+                Fate::Taken
+            }
+            None => {
+                tracing::warn!(
+                    seq = entry.seq.get(),
+                    "an inbox item of an unknown kind is ignored"
+                );
+                Fate::Taken
+            }
+        };
+        match fate {
+            Fate::Taken => cursor.seq = entry.seq,
+            Fate::Deferred => break,
+        }
+    }
+    work.tx.put_inbox(cursor).await?;
+    taken.ack = Some(Ack { log: LogRef::Inbox, cursor });
+    Ok(taken)
+}
+
+async fn refused(work: &mut Work<'_>, outcome: Outcome) -> Result<Fate> {
+    let Outcome { submit_id, refusal, .. } = outcome;
+    match command::owns(work.commands, &submit_id) {
+        Some(position) => {
+            if let Some(command) = work.commands.get(&position).cloned() {
+                command::refused(work, command, refusal).await?;
+            }
+        }
+        None => sender::outcome(work, &submit_id, refusal).await?,
+    }
+    Ok(Fate::Taken)
+}
+
+async fn enter(work: &mut Work<'_>, welcome: Welcome, taken: &mut Taken) -> Result<Fate> {
+    let known = work.tx.room(&welcome.room).await?;
+    if let Some(row) = &known
+        && let Some(early) = too_early(row, &welcome.cursor)
+    {
+        return Ok(early);
+    }
+    let group = match open(work, &welcome).await? {
+        Ok(group) => group,
+        Err(why) => {
+            work.events.push(Event::Alarm(unopened(&welcome.room, &why)));
+            return Ok(Fate::Taken);
+        }
+    };
+    for member in group.members().map_err(Error::crypto)? {
+        if let Err(mut alarm) = trust::check(work, &member.certificate).await? {
+            alarm.room = Some(welcome.room.clone());
+            work.events.push(Event::Alarm(alarm));
+        }
+    }
+    let suite = group.suite().code();
+    let mut row = match known {
+        Some(row) => row,
+        None => work.tx.add_room(&welcome.room, None, suite, RoomStatus::Active).await?,
+    };
+    row.suite = suite;
+    row.status = RoomStatus::Active;
+    row.place = Some(LogPlace { cursor: welcome.cursor, chain: welcome.chain });
+    work.tx.put_room(&row).await?;
+    work.drop_group(row.no).await?;
+    work.put_group(row.no, group);
+    command::finish(work, row.no, |action| matches!(action, Action::Join(_))).await?;
+    command::renew_later(work, &row).await?;
+    work.events.push(Event::RoomJoined { room: row.room });
+    work.reconsider();
+    // Entries that were pushed before this were not taken in.
+    taken.rewind.push(LogRef::Room(welcome.room));
+    Ok(Fate::Taken)
+}
+
+/// Whether the room is not ready for this Welcome.
+fn too_early(row: &RoomRow, welcome: &Cursor) -> Option<Fate> {
+    let place = row.place.filter(|p| p.cursor.incarnation == welcome.incarnation)?;
+    match row.status {
+        // The same Welcome again.
+        RoomStatus::Active | RoomStatus::Held { .. } if place.cursor.seq >= welcome.seq => {
+            Some(Fate::Taken)
+        }
+        // This device was removed and added again: what it was still owed comes first.
+        RoomStatus::Active => Some(Fate::Deferred),
+        // A new leaf heals what was held.
+        RoomStatus::Held { .. } | RoomStatus::Creating | RoomStatus::Joining | RoomStatus::Left => {
+            None
+        }
+    }
+}
+
+/// Opens a Welcome with the KeyPackage it is for. The inner error says why it cannot be.
+async fn open(
+    work: &mut Work<'_>,
+    welcome: &Welcome,
+) -> Result<std::result::Result<Group, String>> {
+    let references = match Group::welcome_for(&welcome.welcome) {
+        Ok(references) => references,
+        Err(e) => return Ok(Err(e.to_string())),
+    };
+    for reference in references {
+        let Some((rows, what)) = work.tx.key_package(&reference).await? else { continue };
+        let identity = work.identity.clone();
+        let joined = Group::join(&welcome.room, &welcome.welcome, &welcome.tree, &rows, identity);
+        return match joined {
+            Ok(group) => {
+                if what == Use::Once {
+                    work.tx.drop_key_package(&reference).await?;
+                }
+                Ok(Ok(group))
+            }
+            Err(e) => Ok(Err(e.to_string())),
+        };
+    }
+    Ok(Err("the keys it was made for are gone".to_owned()))
+}
+
+fn unopened(room: &RoomId, why: &str) -> Alarm {
+    Alarm {
+        kind: AlarmKind::Undecryptable,
+        room: Some(room.clone()),
+        device: None,
+        sentence: format!(
+            "An invitation into the room {room} cannot be opened ({why}). Ask to be removed and invited again."
+        ),
+    }
+}
