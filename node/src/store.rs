@@ -26,7 +26,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use protocol::{DeviceId, Domain, Incarnation};
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::{Postgres, Sqlite};
 use tokio::sync::{mpsc, oneshot};
 
 pub mod accounts;
@@ -185,12 +186,10 @@ impl Store {
         E: From<StoreError>,
     {
         let mut tx = self.snapshot().await?;
-        let result = job(&mut tx).await;
-        tx.rollback().await?;
-        result
+        job(&mut tx).await
     }
 
-    /// A snapshot to read from directly; it ends when dropped. Keep it short: an old snapshot holds back the write-ahead log.
+    /// A snapshot to read from directly; it ends when it is dropped. Keep it short: an old snapshot holds back the write-ahead log.
     ///
     /// # Errors
     /// [`StoreError::Busy`] when no connection became free in time.
@@ -219,17 +218,23 @@ impl Store {
 pub struct Tx {
     inner: Inner,
     wakes: BTreeSet<Wake>,
+    /// The first failure that says something about the whole database, whatever a job made of it.
+    trouble: Option<StoreError>,
+    /// Whether the connection may go back to its pool as it is.
+    settled: bool,
 }
 
 /// The two databases. Functions reach it through the macros of `row`.
+///
+/// Not sqlx's `Transaction`: when SQLite gives up a transaction by itself (full disk), that one counts it as open for ever.
 pub(crate) enum Inner {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
 }
 
 impl Tx {
     fn new(inner: Inner) -> Self {
-        Self { inner, wakes: BTreeSet::new() }
+        Self { inner, wakes: BTreeSet::new(), trouble: None, settled: false }
     }
 
     /// Asks for `wake` once the transaction is durable. Dropped when the job fails.
@@ -237,19 +242,43 @@ impl Tx {
         self.wakes.insert(wake);
     }
 
-    async fn commit(self) -> Result<(), StoreError> {
-        match self.inner {
-            Inner::Sqlite(t) => t.commit().await?,
-            Inner::Postgres(t) => t.commit().await?,
+    /// A statement failed.
+    fn failed(&mut self, error: sqlx::Error) -> StoreError {
+        let error = StoreError::from(error);
+        if error.is_fatal() || matches!(error, StoreError::Full) {
+            self.trouble.get_or_insert_with(|| error.clone());
         }
-        Ok(())
+        error
     }
 
-    async fn rollback(self) -> Result<(), StoreError> {
-        match self.inner {
-            Inner::Sqlite(t) => t.rollback().await?,
-            Inner::Postgres(t) => t.rollback().await?,
+    async fn commit(mut self) -> Result<BTreeSet<Wake>, StoreError> {
+        let result = row::execute!(self, "COMMIT");
+        if let Err(error) = result {
+            self.undo().await;
+            return Err(error);
         }
-        Ok(())
+        self.settled = true;
+        Ok(std::mem::take(&mut self.wakes))
+    }
+
+    async fn rollback(mut self) {
+        self.undo().await;
+    }
+
+    /// SQLite may have rolled back already, and says so with an error; where it did not, the next BEGIN fails and ends the connection.
+    async fn undo(&mut self) {
+        let undone = row::execute!(self, "ROLLBACK");
+        self.settled = undone.is_ok() || matches!(self.inner, Inner::Sqlite(_));
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if !self.settled {
+            match &mut self.inner {
+                Inner::Sqlite(c) => c.close_on_drop(),
+                Inner::Postgres(c) => c.close_on_drop(),
+            }
+        }
     }
 }

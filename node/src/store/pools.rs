@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
 
+use super::row::execute;
 use super::{Inner, Location, Options, StoreError, Tx, migrate};
 
 /// Snapshots at a time.
@@ -31,20 +32,38 @@ impl Pools {
     }
 
     pub(super) async fn begin_write(&self) -> Result<Tx, StoreError> {
-        Ok(Tx::new(match self {
-            // IMMEDIATE: a transaction that reads first and then cannot write would have to be run again.
-            Self::Sqlite { write, .. } => Inner::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres { write, .. } => Inner::Postgres(write.begin().await?),
-        }))
+        let (tx, begun) = match self {
+            Self::Sqlite { write, .. } => {
+                let mut tx = Tx::new(Inner::Sqlite(write.acquire().await?));
+                // IMMEDIATE: a transaction that reads first and then cannot write would have to be run again.
+                let begun = execute!(tx, "BEGIN IMMEDIATE");
+                (tx, begun)
+            }
+            Self::Postgres { write, .. } => {
+                let mut tx = Tx::new(Inner::Postgres(write.acquire().await?));
+                let begun = execute!(tx, "BEGIN");
+                (tx, begun)
+            }
+        };
+        settle(tx, begun)
     }
 
     pub(super) async fn begin_read(&self) -> Result<Tx, StoreError> {
-        Ok(Tx::new(match self {
-            Self::Sqlite { read, .. } => Inner::Sqlite(read.begin_with("BEGIN DEFERRED").await?),
-            Self::Postgres { read, .. } => Inner::Postgres(
-                read.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
-            ),
-        }))
+        let (mut tx, begun) = match self {
+            Self::Sqlite { read, .. } => {
+                let mut tx = Tx::new(Inner::Sqlite(read.acquire().await?));
+                let begun = execute!(tx, "BEGIN DEFERRED");
+                (tx, begun)
+            }
+            Self::Postgres { read, .. } => {
+                let mut tx = Tx::new(Inner::Postgres(read.acquire().await?));
+                let begun = execute!(tx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+                (tx, begun)
+            }
+        };
+        // The pool ends the snapshot when it gets the connection back.
+        tx.settled = begun.is_ok();
+        settle(tx, begun)
     }
 
     pub(super) async fn close(&self) {
@@ -57,6 +76,17 @@ impl Pools {
                 read.close().await;
                 write.close().await;
             }
+        }
+    }
+}
+
+/// A connection that could not begin is not used again, unless it only has to wait its turn.
+fn settle(mut tx: Tx, begun: Result<u64, StoreError>) -> Result<Tx, StoreError> {
+    match begun {
+        Ok(_) => Ok(tx),
+        Err(error) => {
+            tx.settled = matches!(error, StoreError::Busy);
+            Err(error)
         }
     }
 }
@@ -103,6 +133,13 @@ async fn open_sqlite(path: &Path, create: bool) -> Result<Pools, StoreError> {
         .acquire_timeout(WAIT)
         .idle_timeout(None)
         .max_lifetime(None)
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                // Fails when SQLite ended the snapshot itself; then there is none to end.
+                sqlx::query("ROLLBACK").execute(connection).await.ok();
+                Ok(true)
+            })
+        })
         .connect_lazy_with(base.create_if_missing(false).pragma("query_only", "ON"));
     Ok(Pools::Sqlite { write, read })
 }
@@ -137,7 +174,13 @@ async fn open_postgres(url: &str) -> Result<Pools, StoreError> {
     // A second connection, so that the next batch need not wait for a broken one to be noticed.
     let write = pool(2).connect_with(base.clone()).await?;
     migrate::run_postgres(&write).await?;
-    let read = pool(READ_CONNECTIONS).connect_lazy_with(base);
+    let read = pool(READ_CONNECTIONS).after_release(|connection, _| {
+        Box::pin(async move {
+            sqlx::query("ROLLBACK").execute(connection).await?;
+            Ok(true)
+        })
+    });
+    let read = read.connect_lazy_with(base);
     Ok(Pools::Postgres { write, read })
 }
 

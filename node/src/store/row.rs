@@ -26,7 +26,7 @@ macro_rules! on_tx {
 macro_rules! execute {
     ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
         $crate::store::row::on_tx!($tx, c => sqlx::query($sql)$(.bind($bind))*.execute(c).await.map(|r| r.rows_affected()))
-            .map_err($crate::store::StoreError::from)
+            .map_err(|e| $tx.failed(e))
     };
 }
 
@@ -34,7 +34,7 @@ macro_rules! execute {
 macro_rules! fetch_one {
     ($tx:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
         $crate::store::row::on_tx!($tx, c => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_one(c).await)
-            .map_err($crate::store::StoreError::from)
+            .map_err(|e| $tx.failed(e))
     };
 }
 
@@ -42,7 +42,7 @@ macro_rules! fetch_one {
 macro_rules! fetch_optional {
     ($tx:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
         $crate::store::row::on_tx!($tx, c => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_optional(c).await)
-            .map_err($crate::store::StoreError::from)
+            .map_err(|e| $tx.failed(e))
     };
 }
 
@@ -50,7 +50,7 @@ macro_rules! fetch_optional {
 macro_rules! fetch_all {
     ($tx:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
         $crate::store::row::on_tx!($tx, c => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_all(c).await)
-            .map_err($crate::store::StoreError::from)
+            .map_err(|e| $tx.failed(e))
     };
 }
 

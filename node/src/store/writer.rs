@@ -17,6 +17,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::pools::Pools;
+use super::row::execute;
 use super::{BoxFuture, Inner, StoreError, Subscriber, Tx, Wake};
 
 /// Jobs in one transaction.
@@ -200,33 +201,20 @@ impl Writer {
 
     async fn transact(&self, jobs: &mut [Box<dyn Job>]) -> Result<BTreeSet<Wake>, StoreError> {
         let mut tx = self.pools.begin_write().await?;
-        let alone = jobs.len() == 1;
-        let mut wakes = BTreeSet::new();
-        let mut done = 0_u64;
-        let mut state = Savepoint::Absent;
-        for job in jobs {
-            if !alone {
-                savepoint(&mut tx, state).await?;
+        let done = match run(&mut tx, jobs).await {
+            Ok(done) => done,
+            Err(error) => {
+                // What happened first says more than what failed because of it.
+                let error = tx.trouble.take().unwrap_or(error);
+                tx.rollback().await;
+                return Err(error);
             }
-            let fresh = job.run(&mut tx).await;
-            if fresh {
-                done += 1;
-                wakes.append(&mut tx.wakes);
-                state = Savepoint::Used;
-            } else {
-                tx.wakes.clear();
-                if !alone {
-                    // Fails when the database has already given up the whole transaction (disk full): then all jobs fail.
-                    rollback_to(&mut tx).await?;
-                }
-                state = Savepoint::Unused;
-            }
-        }
+        };
         if done == 0 {
-            tx.rollback().await?;
-            return Ok(wakes);
+            tx.rollback().await;
+            return Ok(BTreeSet::new());
         }
-        tx.commit().await?;
+        let wakes = tx.commit().await?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.jobs.fetch_add(done, Ordering::Relaxed);
         Ok(wakes)
@@ -241,6 +229,37 @@ impl Writer {
             tracing::warn!(%error, "checkpoint");
         }
     }
+}
+
+/// Runs each job under a savepoint. An error is one of the transaction: then none of them counts.
+async fn run(tx: &mut Tx, jobs: &mut [Box<dyn Job>]) -> Result<u64, StoreError> {
+    let alone = jobs.len() == 1;
+    let mut wakes = BTreeSet::new();
+    let mut done = 0;
+    let mut state = Savepoint::Absent;
+    for job in jobs {
+        if !alone {
+            savepoint(tx, state).await?;
+        }
+        let ok = job.run(tx).await;
+        if let Some(error) = tx.trouble.take_if(|e| e.is_fatal()) {
+            return Err(error);
+        }
+        if ok {
+            done += 1;
+            wakes.append(&mut tx.wakes);
+            state = Savepoint::Used;
+        } else {
+            tx.wakes.clear();
+            if !alone {
+                // Fails when SQLite has already given up the whole transaction (full disk).
+                execute!(tx, "ROLLBACK TO SAVEPOINT job")?;
+            }
+            state = Savepoint::Unused;
+        }
+    }
+    tx.wakes = wakes;
+    Ok(done)
 }
 
 async fn checkpoint(write: &sqlx::SqlitePool) -> Result<(), sqlx::Error> {
@@ -267,24 +286,17 @@ enum Savepoint {
 async fn savepoint(tx: &mut Tx, state: Savepoint) -> Result<(), StoreError> {
     match (state, &mut tx.inner) {
         (Savepoint::Unused, _) => {}
-        (Savepoint::Absent, Inner::Sqlite(t)) => {
-            sqlx::query("SAVEPOINT job").execute(&mut **t).await?;
+        (Savepoint::Absent, _) => {
+            execute!(tx, "SAVEPOINT job")?;
         }
-        (Savepoint::Absent, Inner::Postgres(t)) => {
-            sqlx::query("SAVEPOINT job").execute(&mut **t).await?;
+        // Two statements, one round trip.
+        (Savepoint::Used, Inner::Sqlite(_)) => {
+            execute!(tx, "RELEASE SAVEPOINT job; SAVEPOINT job")?;
         }
-        // Two statements, one round trip. PostgreSQL takes them only by its simple protocol.
-        (Savepoint::Used, Inner::Sqlite(t)) => {
-            sqlx::query("RELEASE SAVEPOINT job; SAVEPOINT job").execute(&mut **t).await?;
-        }
-        (Savepoint::Used, Inner::Postgres(t)) => {
-            sqlx::raw_sql("RELEASE SAVEPOINT job; SAVEPOINT job").execute(&mut **t).await?;
+        // PostgreSQL takes two at once only by its simple protocol.
+        (Savepoint::Used, Inner::Postgres(c)) => {
+            sqlx::raw_sql("RELEASE SAVEPOINT job; SAVEPOINT job").execute(&mut **c).await?;
         }
     }
-    Ok(())
-}
-
-async fn rollback_to(tx: &mut Tx) -> Result<(), StoreError> {
-    super::row::execute!(tx, "ROLLBACK TO SAVEPOINT job")?;
     Ok(())
 }

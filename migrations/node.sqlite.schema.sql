@@ -1,0 +1,203 @@
+CREATE TABLE account (
+    user_id       TEXT NOT NULL PRIMARY KEY,
+    identity_key  BLOB NOT NULL CHECK (length(identity_key) = 32),
+    password_hash TEXT NOT NULL,  -- argon2id, PHC string
+    created_ms    INTEGER NOT NULL,
+    suspended_ms  INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE device (
+    device      TEXT NOT NULL PRIMARY KEY,
+    user_id     TEXT NOT NULL REFERENCES account (user_id),
+    name        TEXT NOT NULL,    -- what the person calls it
+    certificate BLOB NOT NULL,    -- PROTOCOL §7.1
+    created_ms  INTEGER NOT NULL,
+    seen_ms     INTEGER,
+    revoked_ms  INTEGER
+) STRICT;
+
+CREATE INDEX device_by_user ON device (user_id, created_ms);
+
+CREATE TABLE entry (
+    log_id INTEGER NOT NULL REFERENCES log (id),
+    seq    INTEGER NOT NULL,
+    at_ms  INTEGER NOT NULL,                               -- the hub's time of acceptance
+    kind   INTEGER NOT NULL,                               -- PROTOCOL §4.1
+    body   BLOB,                                           -- absent where this node got only the digest
+    digest BLOB NOT NULL CHECK (length(digest) = 32),      -- PROTOCOL §4.3
+    chain  BLOB NOT NULL CHECK (length(chain) = 32),       -- the chain at this entry
+    note   BLOB,                                           -- what goes with it to followers: changes of members, the bundle's signature
+    PRIMARY KEY (log_id, seq)
+) STRICT;
+
+CREATE TABLE gap (
+    log_id INTEGER NOT NULL REFERENCES log (id),
+    first  INTEGER NOT NULL,
+    last   INTEGER NOT NULL,
+    chain  BLOB NOT NULL CHECK (length(chain) = 32),       -- the chain at last
+    reason TEXT NOT NULL CHECK (reason IN ('expired', 'lost')),
+    at_ms  INTEGER NOT NULL,                               -- when it was noticed
+    PRIMARY KEY (log_id, first)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE invite (
+    hash       BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    used_by    TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX invite_by_expiry ON invite (expires_ms);
+
+CREATE TABLE keypackage (
+    reference    BLOB NOT NULL PRIMARY KEY,  -- the MLS KeyPackageRef
+    device       TEXT NOT NULL REFERENCES device (device),
+    suite        INTEGER NOT NULL,
+    body         BLOB NOT NULL,
+    not_after_ms INTEGER NOT NULL,
+    last_resort  INTEGER NOT NULL CHECK (last_resort IN (0, 1)),
+    claimed_ms   INTEGER
+) STRICT;
+
+CREATE INDEX keypackage_by_device ON keypackage (device, suite, last_resort, claimed_ms);
+
+CREATE INDEX keypackage_by_expiry ON keypackage (not_after_ms);
+
+CREATE TABLE lane (
+    log_id        INTEGER NOT NULL REFERENCES log (id),
+    reader         TEXT NOT NULL,    -- the peer
+    attempts       INTEGER NOT NULL, -- failures in a row; written before dialling
+    next_at_ms     INTEGER NOT NULL, -- not before this
+    parked_seq     INTEGER,          -- the entry that the peer does not take, when the lane waits for a person
+    parked_refusal TEXT,             -- what it said, as JSON
+    last_error     TEXT,
+    last_ok_ms     INTEGER,
+    PRIMARY KEY (log_id, reader)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX lane_by_reader ON lane (reader, next_at_ms);
+
+CREATE TABLE link_offer (
+    id         BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 32),
+    device     TEXT NOT NULL REFERENCES device (device),
+    sealed     BLOB NOT NULL,
+    expires_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX link_offer_by_device ON link_offer (device);
+
+CREATE INDEX link_offer_by_expiry ON link_offer (expires_ms);
+
+CREATE TABLE log (
+    id          INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    kind        TEXT NOT NULL CHECK (kind IN ('room', 'replica', 'inbox', 'uplink')),
+    name        TEXT NOT NULL,                                  -- the room; of an inbox: the device
+    hub         TEXT NOT NULL,                                  -- the node that orders the room; of an inbox: this node
+    incarnation BLOB NOT NULL CHECK (length(incarnation) = 16), -- whose life the numbers belong to: the hub's for a replica, else this node's
+    head        INTEGER NOT NULL,                               -- seq of the newest entry, 0 before the first
+    tail        INTEGER NOT NULL,                               -- seq of the first entry still here, head + 1 when none is
+    chain       BLOB NOT NULL CHECK (length(chain) = 32),       -- the chain at head
+    tail_chain  BLOB NOT NULL CHECK (length(tail_chain) = 32),  -- the chain before tail
+    last_at_ms  INTEGER NOT NULL,                               -- time of the newest entry
+    bytes       INTEGER NOT NULL,                               -- bodies of all kept entries together
+    created_ms  INTEGER NOT NULL,
+    UNIQUE (kind, name)
+) STRICT;
+
+CREATE TABLE member (
+    log_id    INTEGER NOT NULL REFERENCES log (id),
+    device    TEXT NOT NULL,
+    user_id   TEXT NOT NULL,
+    domain    TEXT NOT NULL,
+    since_seq INTEGER NOT NULL,  -- the commit that added it
+    PRIMARY KEY (log_id, device)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX member_by_device ON member (device, log_id);
+
+CREATE INDEX member_by_domain ON member (log_id, domain);
+
+CREATE INDEX member_by_user ON member (user_id, log_id);
+
+CREATE TABLE node (
+    id          INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+    domain      TEXT NOT NULL,
+    incarnation BLOB NOT NULL CHECK (length(incarnation) = 16), -- this life of the database: fresh at creation and at every restore
+    created_ms  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE peer (
+    domain          TEXT NOT NULL PRIMARY KEY,
+    host            TEXT NOT NULL,
+    port            INTEGER NOT NULL,
+    node_key        BLOB NOT NULL CHECK (length(node_key) = 32), -- the pinned Ed25519 key
+    state           TEXT NOT NULL CHECK (state IN ('pending', 'active', 'blocked')),
+    added_ms        INTEGER NOT NULL,
+    last_contact_ms INTEGER,
+    last_error      TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE peer_invite (
+    hash       BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    used_by    TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX peer_invite_by_expiry ON peer_invite (expires_ms);
+
+CREATE TABLE pending_proposal (
+    log_id    INTEGER NOT NULL REFERENCES log (id),
+    seq       INTEGER NOT NULL,
+    epoch     INTEGER NOT NULL,
+    reference BLOB NOT NULL,     -- the MLS ProposalRef
+    body      BLOB NOT NULL,     -- the PublicMessage
+    PRIMARY KEY (log_id, reference)
+) STRICT;
+
+CREATE TABLE reader (
+    log_id    INTEGER NOT NULL REFERENCES log (id),
+    reader    TEXT NOT NULL,    -- a device, or the domain of a peer
+    from_seq  INTEGER NOT NULL, -- the first entry for it
+    cursor    INTEGER NOT NULL, -- the last entry it has acknowledged
+    until_seq INTEGER,          -- the last entry for it, once it is known
+    PRIMARY KEY (log_id, reader, from_seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX reader_by_reader ON reader (reader, log_id);
+
+CREATE TABLE room (
+    log_id      INTEGER NOT NULL PRIMARY KEY REFERENCES log (id),
+    uri         TEXT NOT NULL UNIQUE,
+    hub         TEXT NOT NULL,
+    suite       INTEGER NOT NULL,
+    epoch       INTEGER NOT NULL,
+    created_ms  INTEGER NOT NULL,
+    closed_ms   INTEGER,
+    group_info  BLOB,            -- the last GroupInfo, on the hub
+    group_state BLOB             -- the public MLS state, on the hub
+) STRICT;
+
+CREATE TABLE submission (
+    origin      TEXT NOT NULL,    -- a device, or the domain of a peer
+    room        TEXT NOT NULL,
+    submit_key  BLOB NOT NULL,    -- a device's SubmitId; for a peer the SHA-256 of the MLS message
+    digest      BLOB NOT NULL CHECK (length(digest) = 32),
+    state       TEXT NOT NULL CHECK (state IN ('stored', 'accepted')),
+    incarnation BLOB,             -- the place in the room's log, once accepted
+    seq         INTEGER,
+    at_ms       INTEGER,
+    chain       BLOB,
+    created_ms  INTEGER NOT NULL,
+    PRIMARY KEY (origin, room, submit_key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX submission_by_age ON submission (created_ms);
+
+CREATE TABLE token (
+    hash       BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
+    device     TEXT NOT NULL REFERENCES device (device),
+    created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX token_by_device ON token (device);

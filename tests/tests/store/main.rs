@@ -1,0 +1,9 @@
+//! Every function of the node's store, on both databases.
+
+mod commit;
+mod harness;
+mod logs;
+mod people;
+mod rooms;
+mod schema;
+mod traffic;

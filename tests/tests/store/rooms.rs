@@ -1,0 +1,143 @@
+//! Rooms, members, proposals.
+
+use node::store::logs::LogName;
+use node::store::members::{self, Member};
+use node::store::rooms::{self, GroupState, Proposal, Room};
+use protocol::Epoch;
+
+use crate::harness::{
+    at, device, domain, foreign, log_with, on_both, read, room, seq, user, write,
+};
+
+fn group(n: u8) -> GroupState {
+    GroupState { info: Some(vec![n; 3]), state: Some(vec![n; 9]) }
+}
+
+#[tokio::test]
+async fn an_epoch_goes_to_exactly_one_commit() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let log = log_with(&store, LogName::Room(room("x")), 0).await;
+        let made = Room {
+            log,
+            room: room("x"),
+            hub: domain("a.example"),
+            suite: 0x004f,
+            epoch: Epoch::new(0),
+            created: at(5),
+            closed: None,
+        };
+        let (first, again) = (made.clone(), made.clone());
+        assert!(write!(store, tx => rooms::create(tx, &first, &group(1)).await));
+        assert!(!write!(store, tx => rooms::create(tx, &again, &group(2)).await));
+        assert_eq!(read!(store, tx => rooms::find(tx, &room("x")).await), Some(made.clone()));
+        assert_eq!(read!(store, tx => rooms::find(tx, &room("y")).await), None);
+        assert_eq!(read!(store, tx => rooms::group(tx, log).await), group(1));
+
+        assert!(write!(store, tx => rooms::next_epoch(tx, log, Epoch::new(0), &group(3)).await));
+        assert!(!write!(store, tx => rooms::next_epoch(tx, log, Epoch::new(0), &group(4)).await));
+        assert_eq!(read!(store, tx => rooms::group(tx, log).await), group(3));
+        assert!(write!(store, tx => rooms::save_group(tx, log, Epoch::new(1), &group(5)).await));
+        assert!(!write!(store, tx => rooms::save_group(tx, log, Epoch::new(0), &group(6)).await));
+        assert_eq!(read!(store, tx => rooms::group(tx, log).await), group(5));
+        for (to, epoch) in [(7, 7), (3, 7)] {
+            write!(store, tx => rooms::follow_epoch(tx, log, Epoch::new(to)).await);
+            let found = read!(store, tx => rooms::find(tx, &room("x")).await).unwrap();
+            assert_eq!(found.epoch, Epoch::new(epoch));
+        }
+        write!(store, tx => rooms::close(tx, log, at(8)).await);
+        write!(store, tx => rooms::close(tx, log, at(9)).await);
+        let closed = Room { epoch: Epoch::new(7), closed: Some(at(8)), ..made };
+        assert_eq!(read!(store, tx => rooms::list(tx, None, 10).await), [closed]);
+        assert_eq!(read!(store, tx => rooms::list(tx, Some(log), 10).await), []);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn proposals_wait_for_a_commit_and_no_longer() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let log = log_with(&store, LogName::Room(room("x")), 0).await;
+        let proposal = |n: u8, epoch| Proposal {
+            seq: seq(u64::from(n)),
+            epoch: Epoch::new(epoch),
+            reference: vec![9 - n; 32],
+            body: vec![n; 4],
+        };
+        let all = [proposal(1, 4), proposal(2, 4), proposal(3, 5)];
+        let kept = all.clone();
+        write!(store, tx => {
+            for p in kept.iter().chain(&kept) {
+                rooms::add_proposal(tx, log, p).await?;
+            }
+            Ok(())
+        });
+        assert_eq!(read!(store, tx => rooms::proposals(tx, log, 10).await), all);
+        assert_eq!(read!(store, tx => rooms::proposals(tx, log, 2).await), all[..2]);
+        write!(store, tx => rooms::clear_proposals(tx, log, Epoch::new(5)).await);
+        assert_eq!(read!(store, tx => rooms::proposals(tx, log, 10).await), all[2..]);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn members_are_found_by_device_user_and_node() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let log = log_with(&store, LogName::Room(room("x")), 0).await;
+        let other = log_with(&store, LogName::Room(room("y")), 0).await;
+        let devices = [device("ana/1"), device("ana/2"), device("ben/1"), foreign("eve/1")];
+        let added = devices.clone();
+        write!(store, tx => {
+            for (uri, log) in [(room("x"), log), (room("y"), other)] {
+                let room = Room {
+                    log,
+                    room: uri,
+                    hub: domain("a.example"),
+                    suite: 1,
+                    epoch: Epoch::new(0),
+                    created: at(1),
+                    closed: None,
+                };
+                rooms::create(tx, &room, &GroupState::default()).await?;
+            }
+            for d in &added {
+                members::add(tx, log, d, seq(3)).await?;
+            }
+            members::add(tx, log, &added[0], seq(4)).await?;
+            members::add(tx, other, &added[0], seq(1)).await
+        });
+        let member = |i: usize, since| Member { device: devices[i].clone(), since: seq(since) };
+        let names = |found: Vec<Member>| found.into_iter().map(|m| m.device).collect::<Vec<_>>();
+        assert_eq!(
+            read!(store, tx => members::find(tx, log, &devices[0]).await),
+            Some(member(0, 4))
+        );
+        assert_eq!(read!(store, tx => members::find(tx, other, &devices[1]).await), None);
+        assert_eq!(read!(store, tx => members::count(tx, log).await), 4);
+        assert_eq!(names(read!(store, tx => members::of_room(tx, log, None, 10).await)), devices);
+        assert_eq!(
+            names(read!(store, tx => members::of_room(tx, log, Some(&devices[1]), 1).await)),
+            devices[2..3]
+        );
+        assert_eq!(
+            names(read!(store, tx => members::of_user(tx, log, &user("ana")).await)),
+            devices[..2]
+        );
+        let b = domain("b.example");
+        assert_eq!(names(read!(store, tx => members::of_domain(tx, log, &b).await)), devices[3..]);
+        assert_eq!(read!(store, tx => members::domains(tx, log).await), [domain("a.example"), b]);
+        let rooms_of = read!(store, tx => members::rooms_of(tx, &devices[0], 10).await);
+        assert_eq!(rooms_of, [(log, room("x")), (other, room("y"))]);
+        let gone = devices[3].clone();
+        assert!(write!(store, tx => members::remove(tx, log, &gone).await));
+        let gone = devices[3].clone();
+        assert!(!write!(store, tx => members::remove(tx, log, &gone).await));
+        assert_eq!(read!(store, tx => members::domains(tx, log).await), [domain("a.example")]);
+        store.close().await;
+    })
+    .await;
+}

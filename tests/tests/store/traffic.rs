@@ -1,0 +1,122 @@
+//! Submissions and peers.
+
+use node::store::peers::{self, Peer, PeerState};
+use node::store::submissions::{self, Key, State, Submission};
+use protocol::api::Accepted;
+use protocol::log::Digest;
+use protocol::{Cursor, Incarnation, SubmitId};
+
+use crate::harness::{at, chain, device, domain, on_both, read, room, seq, write};
+
+fn accepted(n: u64) -> State {
+    State::Accepted(place(n))
+}
+
+fn place(n: u64) -> Accepted {
+    let place = Cursor { incarnation: Incarnation::from_bytes([2; 16]), seq: seq(n) };
+    Accepted { place, at: at(n * 10), chain: chain(n) }
+}
+
+fn submission(state: State, created: u64) -> Submission {
+    Submission { digest: Digest::of_bytes(b"body"), state, created: at(created) }
+}
+
+fn key(n: u8) -> Key {
+    Key::of_device(device("ana/1"), room("x"), &SubmitId::from_bytes([n; 16]))
+}
+
+#[tokio::test]
+async fn a_repetition_finds_the_first_answer() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let from_peer = Key::of_peer(domain("b.example"), room("x"), &Digest::of_bytes(b"mls"));
+        let peers_key = from_peer.clone();
+        assert!(write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(4), 10)).await));
+        assert!(!write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(5), 10)).await));
+        assert!(write!(store, tx => submissions::record(tx, &peers_key, &submission(State::Stored, 20)).await));
+        let find = async |key: &Key| read!(store, tx => submissions::find(tx, key).await);
+        assert_eq!(find(&key(1)).await, Some(submission(accepted(4), 10)));
+        assert_eq!(find(&from_peer).await, Some(submission(State::Stored, 20)));
+        let elsewhere = Key { room: room("y"), ..key(1) };
+        assert_eq!((find(&key(2)).await, find(&elsewhere).await), (None, None));
+
+        let peers_key = from_peer.clone();
+        assert!(write!(store, tx => submissions::accept(tx, &peers_key, &place(7)).await));
+        let peers_key = from_peer.clone();
+        assert!(!write!(store, tx => submissions::accept(tx, &peers_key, &place(8)).await));
+        assert_eq!(find(&from_peer).await, Some(submission(accepted(7), 20)));
+        assert!(write!(store, tx => submissions::delete(tx, &key(1)).await));
+        assert!(!write!(store, tx => submissions::delete(tx, &key(1)).await));
+        assert_eq!(find(&key(1)).await, None);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn old_answers_go_but_never_what_still_waits() {
+    on_both(async |db| {
+        let store = db.open().await;
+        write!(store, tx => {
+            for n in 1..=5 {
+                submissions::record(tx, &key(n), &submission(accepted(1), u64::from(n))).await?;
+            }
+            submissions::record(tx, &key(9), &submission(State::Stored, 1)).await
+        });
+        assert_eq!(write!(store, tx => submissions::purge(tx, at(4), 2).await), 2);
+        let find = async |n| read!(store, tx => submissions::find(tx, &key(n)).await).is_some();
+        assert!(!find(1).await && !find(2).await && find(3).await, "oldest first");
+        assert_eq!(write!(store, tx => submissions::purge(tx, at(4), 9).await), 1);
+        assert!(find(4).await && find(9).await);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_keeps_its_history_when_it_is_saved_again() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let peer = Peer {
+            domain: domain("b.example"),
+            host: "chat.b.example".into(),
+            port: 8443,
+            node_key: [1; 32],
+            state: PeerState::Pending,
+            added: at(1),
+            last_contact: None,
+            last_error: None,
+        };
+        let new = peer.clone();
+        write!(store, tx => peers::save(tx, &new).await);
+        let find = async || read!(store, tx => peers::find(tx, &domain("b.example")).await);
+        assert_eq!(find().await, Some(peer.clone()));
+        write!(store, tx => peers::failed(tx, &domain("b.example"), "no route").await);
+        assert_eq!(find().await.unwrap().last_error.as_deref(), Some("no route"));
+        write!(store, tx => peers::contact(tx, &domain("b.example"), at(77)).await);
+        let moved = Peer { host: "new.b.example".into(), added: at(9), ..peer.clone() };
+        write!(store, tx => peers::save(tx, &moved).await);
+        assert!(write!(store, tx => peers::set_state(tx, &domain("b.example"), PeerState::Blocked).await));
+        assert!(!write!(store, tx => peers::set_state(tx, &domain("c.example"), PeerState::Blocked).await));
+        let expected = Peer {
+            host: "new.b.example".into(),
+            state: PeerState::Blocked,
+            last_contact: Some(at(77)),
+            ..peer
+        };
+        assert_eq!(read!(store, tx => peers::list(tx).await), [expected]);
+        assert!(write!(store, tx => peers::remove(tx, &domain("b.example")).await));
+        assert!(!write!(store, tx => peers::remove(tx, &domain("b.example")).await));
+        assert_eq!(find().await, None);
+
+        write!(store, tx => peers::create_invite(tx, &[1; 32], at(1), at(100)).await);
+        let take = async |name: &'static str, now| {
+            write!(store, tx => peers::take_invite(tx, &[1; 32], &domain(name), at(now)).await)
+        };
+        assert!(!take("b.example", 100).await, "expired");
+        assert!(take("b.example", 99).await && !take("c.example", 99).await && take("b.example", 500).await);
+        assert_eq!(write!(store, tx => peers::purge_invites(tx, at(101)).await), 1);
+        store.close().await;
+    })
+    .await;
+}
