@@ -421,7 +421,7 @@ async fn lanes_say_what_waits_for_a_peer_and_since_when() {
             behind.iter().map(|l| (l.log.id, &l.lane)).collect::<Vec<_>>(),
             [(y, &slow), (x, &stuck)]
         );
-        assert_eq!(behind[1].lane.row(seq(2)).cursor, seq(2));
+        assert_eq!(behind[1].lane.row(&behind[1].stay).cursor, seq(2));
         assert_eq!(read!(store, tx => lanes::behind(tx, &b, 1).await).len(), 1);
 
         let waiting = read!(store, tx => status::waiting(tx).await);

@@ -1,0 +1,201 @@
+//! How much sharing a transaction gives: submissions one after the other against 64 that come at once, through the node's own store on
+//! a real disk. Each does what a hub does for a message: look the submission up, take the log, append, remember the answer.
+//!
+//! `--check` fails under [`RATIO_MIN`].
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Parser;
+use node::store::logs::{self, Entry, LogName, Start};
+use node::store::submissions::{self, Key, State, Submission};
+use node::store::{Location, Options, Store, StoreError, Tx, Wake};
+use protocol::api::Accepted;
+use protocol::log::{Digest, EntryKind};
+use protocol::{Clock, Cursor, DeviceId, Domain, Entropy, RoomId, SubmitId, Timestamp};
+use tokio::time::Instant;
+
+/// What the design promises of 64 submitters.
+const RATIO_MIN: f64 = 20.0;
+/// A message of 256 bytes is 402 on the wire.
+const BODY_BYTES: usize = 402;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Where to put the database: a folder on the disk to measure.
+    #[arg(default_value = "target")]
+    folder: PathBuf,
+    /// Submitters at a time.
+    #[arg(long, default_value_t = 64)]
+    submitters: u64,
+    /// Seconds for each of the two measurements.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Rooms they are spread over.
+    #[arg(long, default_value_t = 8)]
+    rooms: u64,
+    /// Fail when sharing gives less than the design promises.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Neither the time nor chance matters here.
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(1_700_000_000_000)
+    }
+}
+
+impl Entropy for Fixed {
+    fn fill(&self, out: &mut [u8]) {
+        out.fill(7);
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match measure(&arguments).await {
+        Ok(ratio) if !arguments.check || ratio >= RATIO_MIN => ExitCode::SUCCESS,
+        Ok(ratio) => {
+            eprintln!("group_commit: {ratio:.1} times is under {RATIO_MIN} times");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("group_commit: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(arguments: &Arguments) -> Result<f64, Failure> {
+    std::fs::create_dir_all(&arguments.folder)?;
+    let alone = rate(arguments, 1).await?;
+    let together = rate(arguments, arguments.submitters).await?;
+    let ratio = together / alone;
+    println!("{ratio:.1} times as many");
+    Ok(ratio)
+}
+
+/// Submissions per second with so many submitters, on a fresh database.
+async fn rate(arguments: &Arguments, submitters: u64) -> Result<f64, Failure> {
+    let folder = tempfile::tempdir_in(&arguments.folder)?;
+    let store = open(folder.path()).await?;
+    let domain = Domain::parse("a.example")?;
+    let mut rooms = Vec::new();
+    for n in 0..arguments.rooms.max(1) {
+        rooms.push(create_room(&store, &domain, n).await?);
+    }
+    let next = Arc::new(AtomicU64::new(0));
+    let started = Instant::now();
+    let until = started + Duration::from_secs(arguments.seconds.max(1));
+    let commits_before = store.counters().commits();
+    let mut tasks = Vec::new();
+    for (n, room) in (0..submitters).zip(rooms.into_iter().cycle()) {
+        let device = DeviceId::parse(&format!("mimi://a.example/d/user{n}/phone"))?;
+        tasks.push(tokio::spawn(submit_until(store.clone(), device, room, next.clone(), until)));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let commits = store.counters().commits() - commits_before;
+    let submissions = next.load(Ordering::Relaxed);
+    store.close().await;
+    let rate = per(submissions, seconds);
+    println!(
+        "{submitters:>3} at a time: {rate:>7.0} submissions/s, {:>5.0} commits/s, {:.1} submissions each",
+        per(commits, seconds),
+        per(submissions, per(commits, 1.0))
+    );
+    Ok(rate)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
+fn per(count: u64, of: f64) -> f64 {
+    count as f64 / of
+}
+
+async fn open(folder: &Path) -> Result<Store, Failure> {
+    let location = Location::Sqlite(folder.join("node.db"));
+    let options = Options {
+        create: true,
+        subscriber: Arc::new(|_| ()),
+        ..Options::new(location, Domain::parse("a.example")?)
+    };
+    Ok(Store::open(options, &Fixed, &Fixed).await?)
+}
+
+async fn create_room(store: &Store, domain: &Domain, n: u64) -> Result<RoomId, Failure> {
+    let room = RoomId::new(domain, &format!("room{n}"))?;
+    let name = LogName::Room(room.clone());
+    let hub = domain.clone();
+    store
+        .write::<_, StoreError, _>(move |tx| {
+            Box::pin(async move {
+                let node = node::store::identity::load(tx).await?;
+                let chain = protocol::log::Chain::start(&node.incarnation, &room_of(&name)?);
+                let start = Start {
+                    incarnation: node.incarnation,
+                    seq: protocol::Seq::new(0),
+                    chain,
+                    at: Timestamp::from_ms(0),
+                };
+                logs::create(tx, &name, &hub, &start, Fixed.now()).await
+            })
+        })
+        .await?;
+    Ok(room)
+}
+
+fn room_of(name: &LogName) -> Result<RoomId, StoreError> {
+    name.room().cloned().ok_or(StoreError::Conflict { table: "log" })
+}
+
+async fn submit_until(
+    store: Store,
+    device: DeviceId,
+    room: RoomId,
+    next: Arc<AtomicU64>,
+    until: Instant,
+) -> Result<(), StoreError> {
+    let mut own = 0_u128;
+    while Instant::now() < until {
+        own += 1;
+        let id = SubmitId::from_bytes(own.to_be_bytes());
+        let key = Key::of_device(device.clone(), room.clone(), &id);
+        store.write(move |tx| Box::pin(submit(tx, key))).await?;
+        next.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// What `rooms::submit` does to the database for a message.
+async fn submit(tx: &mut Tx, key: Key) -> Result<Accepted, StoreError> {
+    let body = vec![0x5a; BODY_BYTES];
+    let digest = Digest::of_bytes(&body);
+    if let Some(found) = submissions::find(tx, &key).await?
+        && let State::Accepted(accepted) = found.state
+    {
+        return Ok(accepted);
+    }
+    let log = logs::lock(tx, &LogName::Room(key.room.clone())).await?;
+    let log = log.ok_or(StoreError::Conflict { table: "log" })?;
+    let at = Timestamp::from_ms(log.last_at.ms() + 1);
+    let head = delivery::log::Head { seq: log.head, chain: log.chain };
+    let placed = head.append(EntryKind::Application, at, &body);
+    logs::append(tx, log.id, &[Entry::new(&placed, body, None)]).await?;
+    let place = Cursor { incarnation: log.incarnation, seq: placed.seq };
+    let accepted = Accepted { place, at, chain: placed.chain };
+    let submission = Submission { digest, state: State::Accepted(accepted), created: at };
+    submissions::record(tx, &key, &submission).await?;
+    tx.wake(Wake::Log(log.id));
+    Ok(accepted)
+}
