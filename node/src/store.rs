@@ -46,6 +46,7 @@ mod pools;
 pub mod readers;
 pub mod rooms;
 mod row;
+mod savepoint;
 pub mod status;
 pub mod submissions;
 mod writer;
@@ -55,6 +56,7 @@ pub use logs::LogId;
 pub use writer::Counters;
 
 use pools::Pools;
+use savepoint::Savepoint;
 use writer::{Message, Pending, Writer};
 
 /// A future that borrows the transaction for as long as the job runs.
@@ -218,6 +220,9 @@ impl Store {
 pub struct Tx {
     inner: Inner,
     wakes: BTreeSet<Wake>,
+    savepoint: Savepoint,
+    /// Whether the running job has changed anything.
+    changed: bool,
     /// The first failure that says something about the whole database, whatever a job made of it.
     trouble: Option<StoreError>,
     /// Whether the connection may go back to its pool as it is.
@@ -234,12 +239,25 @@ pub(crate) enum Inner {
 
 impl Tx {
     fn new(inner: Inner) -> Self {
-        Self { inner, wakes: BTreeSet::new(), trouble: None, settled: false }
+        Self {
+            inner,
+            wakes: BTreeSet::new(),
+            savepoint: Savepoint::Off,
+            changed: false,
+            trouble: None,
+            settled: false,
+        }
     }
 
     /// Asks for `wake` once the transaction is durable. Dropped when the job fails.
     pub fn wake(&mut self, wake: Wake) {
         self.wakes.insert(wake);
+    }
+
+    /// Runs a statement that is about the transaction itself.
+    async fn control(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        row::on_tx!(self, c => sqlx::query(sql).execute(c).await.map(|_| ()))
+            .map_err(|e| self.failed(e))
     }
 
     /// A statement failed.
@@ -252,8 +270,7 @@ impl Tx {
     }
 
     async fn commit(mut self) -> Result<BTreeSet<Wake>, StoreError> {
-        let result = row::execute!(self, "COMMIT");
-        if let Err(error) = result {
+        if let Err(error) = self.control("COMMIT").await {
             self.undo().await;
             return Err(error);
         }
@@ -267,7 +284,7 @@ impl Tx {
 
     /// SQLite may have rolled back already, and says so with an error; where it did not, the next BEGIN fails and ends the connection.
     async fn undo(&mut self) {
-        let undone = row::execute!(self, "ROLLBACK");
+        let undone = self.control("ROLLBACK").await;
         self.settled = undone.is_ok() || matches!(self.inner, Inner::Sqlite(_));
     }
 }

@@ -2,7 +2,7 @@
 
 use protocol::{DeviceId, Timestamp, UserId};
 
-use super::row::{Column, execute, fetch_all, fetch_optional, limit, ms};
+use super::row::{Column, change_all, execute, fetch_all, fetch_optional, limit, ms};
 use super::{StoreError, Tx, accounts};
 
 /// How often a KeyPackage may be handed out.
@@ -96,7 +96,7 @@ pub async fn claim(
         Some(account) if account.suspended.is_none() => {}
         _ => return Ok(Vec::new()),
     }
-    let rows = fetch_all!(
+    let rows = change_all!(
         tx,
         ClaimRow,
         "UPDATE keypackage SET claimed_ms = $4 WHERE reference IN (\

@@ -2,7 +2,7 @@
 
 use protocol::{DeviceId, Timestamp};
 
-use super::row::{Column, execute, fetch_optional, ms};
+use super::row::{Column, change_optional, execute, ms};
 use super::{StoreError, Tx};
 
 /// Leaves an offer. A device has one at a time: a further one takes the place of the former.
@@ -42,7 +42,7 @@ pub async fn take(
     id: &[u8; 32],
     now: Timestamp,
 ) -> Result<Option<(DeviceId, Vec<u8>)>, StoreError> {
-    let row = fetch_optional!(
+    let row = change_optional!(
         tx,
         (String, Vec<u8>),
         "DELETE FROM link_offer WHERE id = $1 AND expires_ms > $2 RETURNING device, sealed",

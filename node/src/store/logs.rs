@@ -6,7 +6,10 @@ use protocol::api::{Gap, GapReason};
 use protocol::log::{Chain, Digest, EntryKind};
 use protocol::{DeviceId, Domain, Incarnation, RoomId, Seq, Timestamp};
 
-use super::row::{Column, execute, fetch_all, fetch_one, fetch_optional, int, limit, ms, row};
+use super::row::{
+    Column, change_all, change_optional, execute, fetch_all, fetch_one, fetch_optional, int, limit,
+    ms, row,
+};
 use super::{Inner, StoreError, Tx};
 
 /// A log's number in this database.
@@ -163,7 +166,7 @@ pub async fn create(
     start: &Start,
     now: Timestamp,
 ) -> Result<Option<LogId>, StoreError> {
-    let id = fetch_optional!(
+    let id = change_optional!(
         tx,
         (i64,),
         "INSERT INTO log (kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes, created_ms) \
@@ -523,7 +526,7 @@ pub async fn trim(tx: &mut Tx, log: &Log, last: Seq) -> Result<Trimmed, StoreErr
         int(last.min(log.head).get())
     )?;
     let Some((last, chain)) = stand else { return Ok(Trimmed::default()) };
-    let sizes = fetch_all!(
+    let sizes = change_all!(
         tx,
         (i64,),
         "DELETE FROM entry WHERE log_id = $1 AND seq <= $2 RETURNING CAST(COALESCE(length(body), 0) AS BIGINT)",

@@ -7,7 +7,6 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
 
-use super::row::execute;
 use super::{Inner, Location, Options, StoreError, Tx, migrate};
 
 /// Snapshots at a time.
@@ -36,12 +35,12 @@ impl Pools {
             Self::Sqlite { write, .. } => {
                 let mut tx = Tx::new(Inner::Sqlite(write.acquire().await?));
                 // IMMEDIATE: a transaction that reads first and then cannot write would have to be run again.
-                let begun = execute!(tx, "BEGIN IMMEDIATE");
+                let begun = tx.control("BEGIN IMMEDIATE").await;
                 (tx, begun)
             }
             Self::Postgres { write, .. } => {
                 let mut tx = Tx::new(Inner::Postgres(write.acquire().await?));
-                let begun = execute!(tx, "BEGIN");
+                let begun = tx.control("BEGIN").await;
                 (tx, begun)
             }
         };
@@ -52,12 +51,12 @@ impl Pools {
         let (mut tx, begun) = match self {
             Self::Sqlite { read, .. } => {
                 let mut tx = Tx::new(Inner::Sqlite(read.acquire().await?));
-                let begun = execute!(tx, "BEGIN DEFERRED");
+                let begun = tx.control("BEGIN DEFERRED").await;
                 (tx, begun)
             }
             Self::Postgres { read, .. } => {
                 let mut tx = Tx::new(Inner::Postgres(read.acquire().await?));
-                let begun = execute!(tx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+                let begun = tx.control("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await;
                 (tx, begun)
             }
         };
@@ -81,9 +80,9 @@ impl Pools {
 }
 
 /// A connection that could not begin is not used again, unless it only has to wait its turn.
-fn settle(mut tx: Tx, begun: Result<u64, StoreError>) -> Result<Tx, StoreError> {
+fn settle(mut tx: Tx, begun: Result<(), StoreError>) -> Result<Tx, StoreError> {
     match begun {
-        Ok(_) => Ok(tx),
+        Ok(()) => Ok(tx),
         Err(error) => {
             tx.settled = matches!(error, StoreError::Busy);
             Err(error)

@@ -22,35 +22,83 @@ macro_rules! on_tx {
     };
 }
 
-/// Runs a statement and says how many rows it touched.
+/// Runs a statement that changes something and says how many rows it touched.
+///
+/// The savepoint of a job is set by its first change. In SQLite it goes along with that change, because every round trip to the
+/// connection's thread costs as much as a statement.
 macro_rules! execute {
-    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
-        $crate::store::row::on_tx!($tx, c => sqlx::query($sql)$(.bind($bind))*.execute(c).await.map(|r| r.rows_affected()))
-            .map_err(|e| $tx.failed(e))
-    };
+    ($tx:expr, $sql:literal $(, $bind:expr)* $(,)?) => {{
+        let due = $tx.savepoint_due();
+        let result = match &mut $tx.inner {
+            $crate::store::Inner::Sqlite(c) => {
+                let sql = match due {
+                    $crate::store::savepoint::Due::None => $sql,
+                    $crate::store::savepoint::Due::First => concat!("SAVEPOINT job; ", $sql),
+                    $crate::store::savepoint::Due::Next => {
+                        concat!("RELEASE SAVEPOINT job; SAVEPOINT job; ", $sql)
+                    }
+                };
+                $crate::store::savepoint::run(&mut **c, sqlx::query(sql)$(.bind($bind))*).await
+            }
+            $crate::store::Inner::Postgres(c) => {
+                sqlx::query($sql)$(.bind($bind))*.execute(&mut **c).await.map(|r| r.rows_affected())
+            }
+        };
+        result.map_err(|e| $tx.failed(e))
+    }};
+}
+
+/// Whether a text only reads; the others need the job's savepoint.
+pub(super) const fn reads(sql: &str) -> bool {
+    matches!(sql.as_bytes(), [b'S', b'E', b'L', b'E', b'C', b'T', b' ', ..])
 }
 
 /// Runs a query for exactly one row.
 macro_rules! fetch_one {
-    ($tx:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
+    ($tx:expr, $row:ty, $sql:literal $(, $bind:expr)* $(,)?) => {{
+        const { assert!($crate::store::row::reads($sql), "use change_optional") };
         $crate::store::row::on_tx!($tx, c => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_one(c).await)
             .map_err(|e| $tx.failed(e))
-    };
+    }};
 }
 
 /// Runs a query for a row that may be absent.
 macro_rules! fetch_optional {
-    ($tx:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
+    ($tx:expr, $row:ty, $sql:literal $(, $bind:expr)* $(,)?) => {{
+        const { assert!($crate::store::row::reads($sql), "use change_optional") };
         $crate::store::row::on_tx!($tx, c => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_optional(c).await)
             .map_err(|e| $tx.failed(e))
-    };
+    }};
 }
 
 /// Runs a query for a bounded list.
 macro_rules! fetch_all {
-    ($tx:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
+    ($tx:expr, $row:ty, $sql:literal $(, $bind:expr)* $(,)?) => {{
+        const { assert!($crate::store::row::reads($sql), "use change_all") };
         $crate::store::row::on_tx!($tx, c => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_all(c).await)
             .map_err(|e| $tx.failed(e))
+    }};
+}
+
+/// Runs a change that returns at most one row.
+macro_rules! change_optional {
+    ($tx:expr, $row:ty, $sql:literal $(, $bind:expr)* $(,)?) => {
+        match $crate::store::savepoint::set($tx).await {
+            Ok(()) => $crate::store::row::on_tx!($tx, c => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_optional(c).await)
+                .map_err(|e| $tx.failed(e)),
+            Err(e) => Err(e),
+        }
+    };
+}
+
+/// Runs a change that returns a bounded list.
+macro_rules! change_all {
+    ($tx:expr, $row:ty, $sql:literal $(, $bind:expr)* $(,)?) => {
+        match $crate::store::savepoint::set($tx).await {
+            Ok(()) => $crate::store::row::on_tx!($tx, c => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_all(c).await)
+                .map_err(|e| $tx.failed(e)),
+            Err(e) => Err(e),
+        }
     };
 }
 
@@ -70,7 +118,9 @@ macro_rules! row {
     };
 }
 
-pub(super) use {execute, fetch_all, fetch_one, fetch_optional, on_tx, row};
+pub(super) use {
+    change_all, change_optional, execute, fetch_all, fetch_one, fetch_optional, on_tx, row,
+};
 
 /// Which column of which table, for the error.
 #[derive(Clone, Copy)]

@@ -17,8 +17,8 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::pools::Pools;
-use super::row::execute;
-use super::{BoxFuture, Inner, StoreError, Subscriber, Tx, Wake};
+use super::savepoint::{self, Savepoint};
+use super::{BoxFuture, StoreError, Subscriber, Tx, Wake};
 
 /// Jobs in one transaction.
 const BATCH_SQLITE: usize = 256;
@@ -211,6 +211,7 @@ impl Writer {
             }
         };
         if done == 0 {
+            // Of one job alone, or of several that all failed.
             tx.rollback().await;
             return Ok(BTreeSet::new());
         }
@@ -234,13 +235,13 @@ impl Writer {
 /// Runs each job under a savepoint. An error is one of the transaction: then none of them counts.
 async fn run(tx: &mut Tx, jobs: &mut [Box<dyn Job>]) -> Result<u64, StoreError> {
     let alone = jobs.len() == 1;
+    if !alone {
+        tx.savepoint = Savepoint::None;
+    }
     let mut wakes = BTreeSet::new();
     let mut done = 0;
-    let mut state = Savepoint::Absent;
     for job in jobs {
-        if !alone {
-            savepoint(tx, state).await?;
-        }
+        savepoint::begin(tx).await?;
         let ok = job.run(tx).await;
         if let Some(error) = tx.trouble.take_if(|e| e.is_fatal()) {
             return Err(error);
@@ -248,14 +249,9 @@ async fn run(tx: &mut Tx, jobs: &mut [Box<dyn Job>]) -> Result<u64, StoreError> 
         if ok {
             done += 1;
             wakes.append(&mut tx.wakes);
-            state = Savepoint::Used;
         } else {
             tx.wakes.clear();
-            if !alone {
-                // Fails when SQLite has already given up the whole transaction (full disk).
-                execute!(tx, "ROLLBACK TO SAVEPOINT job")?;
-            }
-            state = Savepoint::Unused;
+            savepoint::undo(tx).await?;
         }
     }
     tx.wakes = wakes;
@@ -270,33 +266,6 @@ async fn checkpoint(write: &sqlx::SqlitePool) -> Result<(), sqlx::Error> {
         let _: Row = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(write).await?;
     } else if pages - moved >= CHECKPOINT_PAGES {
         let _: Row = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(write).await?;
-    }
-    Ok(())
-}
-
-#[derive(Clone, Copy)]
-enum Savepoint {
-    Absent,
-    /// A job succeeded under it.
-    Used,
-    /// It was rolled back to, and stays.
-    Unused,
-}
-
-async fn savepoint(tx: &mut Tx, state: Savepoint) -> Result<(), StoreError> {
-    match (state, &mut tx.inner) {
-        (Savepoint::Unused, _) => {}
-        (Savepoint::Absent, _) => {
-            execute!(tx, "SAVEPOINT job")?;
-        }
-        // Two statements, one round trip.
-        (Savepoint::Used, Inner::Sqlite(_)) => {
-            execute!(tx, "RELEASE SAVEPOINT job; SAVEPOINT job")?;
-        }
-        // PostgreSQL takes two at once only by its simple protocol.
-        (Savepoint::Used, Inner::Postgres(c)) => {
-            sqlx::raw_sql("RELEASE SAVEPOINT job; SAVEPOINT job").execute(&mut **c).await?;
-        }
     }
     Ok(())
 }
