@@ -208,6 +208,11 @@ impl Group {
         let mls = MlsGroup::load(&storage, &settings::group_id(&room))
             .map_err(|e| Error::Mls(e.to_string()))?
             .ok_or(Error::Damaged("a row is missing"))?;
+        // A device that was removed has no leaf any more.
+        let own = mls.own_leaf_node().map(|leaf| leaf.signature_key().as_slice());
+        if mls.is_active() && own != Some(identity.certificate().key().as_bytes().as_slice()) {
+            return Err(Error::Damaged("the rows are another device's"));
+        }
         Ok(Self { room, identity, mls, storage })
     }
 

@@ -32,7 +32,8 @@ pub(crate) fn capabilities() -> Capabilities {
     Capabilities::new(
         None,
         Some(&suites),
-        Some(&[ExtensionType::AppDataDictionary]),
+        // A last-resort KeyPackage is marked by an extension of its own, which its leaf must name.
+        Some(&[ExtensionType::AppDataDictionary, ExtensionType::LastResort]),
         Some(&[ProposalType::AppDataUpdate, ProposalType::SelfRemove]),
         None,
     )
