@@ -356,13 +356,11 @@ const ROOM_ROW: &[u8] = b"R";
 const OWN_COMMIT_ROW: &[u8] = b"W";
 
 /// An error of the library in a step that nobody else had a part in.
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn ours(e: impl std::error::Error) -> Error {
     Error::Mls(e.to_string())
 }
 
 /// An error of the library about what somebody else sent.
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn theirs(e: impl std::error::Error) -> Error {
     Refusal::because(Code::InvalidCommit, e.to_string()).into()
 }

@@ -172,7 +172,6 @@ impl HubGroup {
 }
 
 /// An error of ours, where only a refusal can be given.
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn internal(e: Error) -> Refusal {
     match e {
         Error::Refused(refusal) => refusal,

@@ -391,7 +391,8 @@ mod tests {
         assert_eq!(number, SAFETY_NUMBER);
     }
 
-    const SAFETY_NUMBER: &str = "";
+    const SAFETY_NUMBER: &str =
+        "99109 49603 81259 90858 08291 84318 96881 47718 58421 26038 81643 87984";
 
     #[test]
     fn the_pkcs8_form_holds_the_seed() {

@@ -97,8 +97,8 @@ impl Group {
                 let before = settings::participants(context)?;
                 let updates = commit.app_data_update_proposals();
                 let after = facts::participants_after(&before, updates)?;
-                let updater = self.mls.app_data_dictionary_updater();
-                let change = settings::dictionary_change(updater, &after);
+                let old = self.mls.app_data_dictionary_updater();
+                let change = settings::dictionary_change(old, &after);
                 let provider = Provider::without_chance(&self.storage);
                 match self.mls.stage_app_data_commit(&provider, *commit, change) {
                     Ok(staged) => self.stage(staged, &sender),

@@ -83,8 +83,8 @@ impl HubGroup {
                 let before = settings::participants(self.mls.group_context())?;
                 let updates = commit.app_data_update_proposals();
                 let after = facts::participants_after(&before, updates)?;
-                let updater = self.mls.app_data_dictionary_updater();
-                let change = settings::dictionary_change(updater, &after);
+                let old = self.mls.app_data_dictionary_updater();
+                let change = settings::dictionary_change(old, &after);
                 self.mls
                     .stage_app_data_commit(crypto(), *commit, change)
                     .map_err(|e| refuse_staging(&e))?
@@ -220,7 +220,6 @@ fn check_group_info(
     )
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn ours(e: impl std::error::Error) -> Refusal {
     Refusal::because(Code::Internal, e.to_string())
 }

@@ -211,19 +211,19 @@ impl Changes {
             Proposal::Remove(remove) => {
                 let leaf = remove.removed().u32();
                 let device = self.take(source, leaf)?;
-                match leaving(source.roster, proposal.sender(), &device) {
-                    Leaving::ByHub => self.expelled.push(device),
-                    Leaving::ByOwner if !own => self.left.push(device),
+                match word(source.roster, proposal.sender(), &device) {
+                    Word::Hub => self.expelled.push(device),
+                    Word::Owner if !own => self.left.push(device),
                     // A joiner may take its own earlier leaf along, and no other.
-                    Leaving::ByJoiner if device != *committer => {
+                    Word::Joiner if device != *committer => {
                         return Err(invalid("a join can only replace the joiner's own leaf"));
                     }
-                    Leaving::ByOther if !own => {
+                    Word::Other if !own => {
                         return Err(invalid(
                             "it carries out somebody's proposal to remove another",
                         ));
                     }
-                    Leaving::ByOwner | Leaving::ByJoiner | Leaving::ByOther => {
+                    Word::Owner | Word::Joiner | Word::Other => {
                         self.removed.push(device);
                     }
                 }
@@ -237,8 +237,7 @@ impl Changes {
                 self.left.push(device);
                 Ok(())
             }
-            Proposal::AppDataUpdate(_) if own => Ok(()),
-            Proposal::ExternalInit(_) if own => Ok(()),
+            Proposal::AppDataUpdate(_) | Proposal::ExternalInit(_) if own => Ok(()),
             _ => Err(invalid("it carries a proposal that rooms do not have")),
         }
     }
@@ -255,30 +254,30 @@ impl Changes {
 }
 
 /// On whose word a device goes.
-pub(crate) enum Leaving {
+enum Word {
     /// The hub's.
-    ByHub,
+    Hub,
     /// Its own user's.
-    ByOwner,
+    Owner,
     /// A joiner's, in its external commit.
-    ByJoiner,
+    Joiner,
     /// Somebody else's.
-    ByOther,
+    Other,
 }
 
-pub(crate) fn leaving(roster: &Roster, sender: &Sender, device: &DeviceId) -> Leaving {
+fn word(roster: &Roster, sender: &Sender, device: &DeviceId) -> Word {
     match sender {
-        Sender::External(_) => Leaving::ByHub,
-        Sender::NewMemberCommit => Leaving::ByJoiner,
+        Sender::External(_) => Word::Hub,
+        Sender::NewMemberCommit => Word::Joiner,
         Sender::Member(by) => match roster.get(&by.u32()) {
-            Some(by) if by.user() == device.user() => Leaving::ByOwner,
-            _ => Leaving::ByOther,
+            Some(by) if by.user() == device.user() => Word::Owner,
+            _ => Word::Other,
         },
-        Sender::NewMemberProposal => Leaving::ByOther,
+        Sender::NewMemberProposal => Word::Other,
     }
 }
 
-/// Who is to go by a standalone proposal, and on whose word; refuses whatever is not a departure.
+/// Who is to go by a standalone proposal, and on whose word.
 pub(crate) struct Departure {
     pub(crate) leaf: u32,
     /// Whether it is the leaf's own SelfRemove, which an external commit can carry too.
@@ -288,6 +287,7 @@ pub(crate) struct Departure {
     pub(crate) by: Option<DeviceId>,
 }
 
+/// Reads a standalone proposal; refuses whatever is not a departure.
 pub(crate) fn departure(roster: &Roster, proposal: &QueuedProposal) -> Result<Departure, Refusal> {
     let refuse = || Refusal::because(Code::NotAllowed, "only a departure can be proposed");
     let by = match proposal.sender() {
@@ -301,13 +301,13 @@ pub(crate) fn departure(roster: &Roster, proposal: &QueuedProposal) -> Result<De
         _ => return Err(refuse()),
     };
     let device = roster.get(&leaf).ok_or_else(refuse)?.device().clone();
-    match leaving(roster, proposal.sender(), &device) {
-        Leaving::ByHub | Leaving::ByOwner => Ok(Departure {
+    match word(roster, proposal.sender(), &device) {
+        Word::Hub | Word::Owner => Ok(Departure {
             leaf,
             own: matches!(proposal.proposal(), Proposal::SelfRemove),
             device,
             by,
         }),
-        Leaving::ByJoiner | Leaving::ByOther => Err(refuse()),
+        Word::Joiner | Word::Other => Err(refuse()),
     }
 }

@@ -90,12 +90,12 @@ pub(crate) fn check_group_info(bytes: &[u8], expected: &Expected<'_>) -> Result<
         .strip_prefix(expected.confirmation_tag)
         .ok_or(bad("has another confirmation tag than the commit"))?;
     let signer: u32 = take(WHAT, &mut rest)?;
-    let signed = bytes.len().saturating_sub(rest.len());
+    let end = bytes.len().saturating_sub(rest.len());
     let signature: VLBytes = take(WHAT, &mut rest)?;
-    let signed = bytes.get(..signed).ok_or_else(|| malformed(WHAT))?;
+    let content = bytes.get(..end).ok_or_else(|| malformed(WHAT))?;
     if rest.is_empty()
         && signer == expected.signer
-        && expected.key.verify(GROUP_INFO_LABEL, signed, signature.as_slice())
+        && expected.key.verify(GROUP_INFO_LABEL, content, signature.as_slice())
     {
         Ok(())
     } else {
