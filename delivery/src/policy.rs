@@ -14,7 +14,7 @@
 //! | unban, strike a banned person from the list, ban somebody who is not listed | no | yes | yes |
 //! | lower the own role | – | yes | yes |
 //! | any other change of a role | no | no | yes |
-//! | carry out what others asked for: strike somebody all of whose devices have asked to leave | yes | yes | yes |
+//! | strike somebody a device of whom has asked to leave, and none of whose devices is left | yes | yes | yes |
 //!
 //! For everybody: a device with a leaf belongs to somebody listed and not banned; a room with an owner keeps one; a device is added or removed, once, and
 //! not both, except that a device coming back by external commit may replace its own leaf. An external commit adds exactly its committer,
@@ -196,10 +196,9 @@ fn may_remove(role: Role, whom: Role) -> bool {
     }
 }
 
-/// Whether `user` goes by wish: some device asked to leave, none was removed by the committer, and none is left.
+/// Whether `user` goes by wish. That none of their devices stays is settled with the list, and that the committer removed none beyond its role with the devices.
 fn left(facts: &CommitFacts, user: &UserId) -> bool {
-    let has = |devices: &[DeviceId]| devices.iter().any(|device| device.user() == *user);
-    has(&facts.left) && !has(&facts.removed) && !has(&facts.members)
+    facts.left.iter().any(|device| device.user() == *user)
 }
 
 fn device_changes(facts: &CommitFacts, role: Role) -> Result<(), Refusal> {

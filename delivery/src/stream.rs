@@ -172,6 +172,11 @@ mod tests {
         assert_eq!(push(&mut s), None);
         s.update(room(1), reader(100), ends(101));
         assert_eq!(push(&mut s), Some((room(1), 101)));
+        let restored = LogEnds { incarnation: Incarnation::from_bytes([2; 16]), ..ends(101) };
+        s.update(room(1), reader(50), restored);
+        assert_eq!(push(&mut s), Some((room(1), 101)), "another life starts over");
+        s.update(room(1), Reader::from(Seq::new(90)), restored);
+        assert_eq!(push(&mut s), Some((room(1), 101)), "and so does another stay");
     }
 
     #[test]

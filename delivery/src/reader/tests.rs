@@ -88,6 +88,10 @@ fn what_is_gone_is_told_and_never_skipped_silently() {
     let removed = reader(1, 3, Some(6));
     let gone = plain(window(&removed, &ends(8, 20), Seq::new(3), small(5, 12)));
     assert_eq!(gone, (None, Some((4, 6))), "only what was its to have");
+    let log = LogEnds { hole, ..ends(1, 20) };
+    let removed = reader(1, 5, Some(7));
+    let lost = plain(window(&removed, &log, Seq::new(5), small(5, 12)));
+    assert_eq!(lost, (None, Some((6, 7))), "of a hole too");
     let before = reader(8, 7, None);
     let log = ends(8, 20);
     assert_eq!(plain(window(&before, &log, before.cursor, small(5, 12))), (Some((8, 12)), None));
