@@ -137,13 +137,13 @@ impl Outlaw {
             .unwrap();
         let changes = {
             let updates: Vec<_> = builder.app_data_update_proposals().cloned().collect();
-            let mut updater = builder.app_data_dictionary_updater();
+            let mut dictionary = builder.app_data_dictionary_updater();
             for update in updates {
                 // Whatever comes out, it is the same for everybody.
                 let data = Participants::founded_by(user("ana")).encode();
-                updater.set(ComponentData::from_parts(update.component_id(), data.into()));
+                dictionary.set(ComponentData::from_parts(update.component_id(), data.into()));
             }
-            updater.changes()
+            dictionary.changes()
         };
         builder.with_app_data_dictionary_updates(changes);
         let bundle = builder

@@ -1,5 +1,7 @@
 //! The settings of PROTOCOL §7.2: each test fails under the library's default.
 
+use std::time::Duration;
+
 use crate::common::{Dice, World, days, device_id, identity, now, room};
 use crypto::group::{Change, Received, Why};
 use crypto::keypackage::{self, Use};
@@ -135,7 +137,7 @@ fn hub_and_committer_refuse_a_key_package_that_could_expire_in_somebodys_queue()
 fn a_commit_with_an_expired_key_package_is_held_and_harms_nothing() {
     let mut world = World::with(Suite::Classic, &["bo/1"]);
     // Expires in 1 to 2 seconds. Committer and hub are told an earlier time.
-    let made_at = now().before(limit::KEYPACKAGE_LIFETIME - std::time::Duration::from_secs(2));
+    let made_at = now().after(Duration::from_secs(2)).before(limit::KEYPACKAGE_LIFETIME);
     let made = keypackage::make(Suite::Classic, &identity("cy/1"), Use::Once, made_at, &world.dice)
         .unwrap();
     let change = Change {
@@ -151,7 +153,7 @@ fn a_commit_with_an_expired_key_package_is_held_and_harms_nothing() {
     let tree = applied.group.tree_bytes();
     let welcome = applied.welcome.unwrap().message;
     while now() <= made.not_after {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
     }
 
     let bo = world.device("bo/1");
