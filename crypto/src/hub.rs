@@ -165,7 +165,7 @@ impl HubGroup {
 
     /// A copy of the library's group and its storage, to work on.
     fn copy(&self) -> Result<(PublicGroup, Storage), Error> {
-        let storage = Storage::new(self.rows.clone());
+        let storage = Storage::one_blob(self.rows.clone());
         let group = state::load(&self.room, &storage)?;
         Ok((group, storage))
     }

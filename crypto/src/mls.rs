@@ -1,6 +1,7 @@
 //! The MLS library's surroundings: its cryptography, its randomness, its storage, its settings.
 
 pub(crate) mod facts;
+mod pieces;
 pub(crate) mod provider;
 pub(crate) mod settings;
 pub(crate) mod storage;

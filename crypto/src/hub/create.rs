@@ -8,8 +8,8 @@ use protocol::room::Participants;
 use protocol::{Code, DeviceId, Refusal, RoomId, limit};
 
 use super::{HubGroup, internal};
-use crate::PublicKey;
 use crate::mls::{Storage, crypto, facts, settings, wire};
+use crate::{PublicKey, Rows};
 
 impl HubGroup {
     /// Takes a new room: epoch 0, one leaf, the founder's, who is the only participant and owner; with the settings of
@@ -40,7 +40,7 @@ impl HubGroup {
         if verifiable.extensions().external_pub().is_none() {
             return Err(bad("the GroupInfo lacks the key for external joins"));
         }
-        let storage = Storage::default();
+        let storage = Storage::one_blob(Rows::default());
         let (mls, _) =
             PublicGroup::from_external(crypto(), &storage, tree, verifiable, ProposalStore::new())
                 .map_err(|e| bad(&e.to_string()))?;

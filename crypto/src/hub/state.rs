@@ -96,7 +96,7 @@ impl HubGroup {
             })
         };
         let rows = stored.rows.into_iter().map(|row| (row.key.into(), row.value.into()));
-        let storage = Storage::new(rows.collect::<Rows>());
+        let storage = Storage::one_blob(rows.collect::<Rows>());
         Ok(Self {
             mls: load(&room, &storage)?,
             room,

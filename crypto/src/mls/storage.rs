@@ -1,8 +1,10 @@
 //! The MLS library's storage: a map of rows in memory that remembers which of them changed.
 //!
 //! One [`Storage`] holds one group, so the group id is no part of a row's key: a key is one letter, then what tells rows
-//! of that kind apart. Values are CBOR.
+//! of that kind apart. Values are CBOR behind one byte: [`WHOLE`], or [`CUT`] and the names of pieces that are rows of
+//! their own, see [`pieces`].
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
@@ -11,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
+use super::pieces::{self, Name};
 use crate::{Rows, WriteSet};
 
 /// A row does not hold what it should, or cannot be written.
@@ -35,18 +38,33 @@ struct Inner {
     changed: BTreeSet<Vec<u8>>,
 }
 
+/// In front of a value that follows.
+const WHOLE: u8 = 0;
+/// In front of the names of the value's pieces.
+const CUT: u8 = 1;
+
 /// Rows, and which of them changed.
 #[derive(Default)]
-pub(crate) struct Storage(RefCell<Inner>);
+pub(crate) struct Storage {
+    inner: RefCell<Inner>,
+    /// Whether large values stay whole: where everything is stored as one blob, pieces gain nothing.
+    whole: bool,
+}
 
 impl Storage {
+    /// Rows that are stored one by one.
     pub(crate) fn new(rows: Rows) -> Self {
-        Self(RefCell::new(Inner { rows, changed: BTreeSet::new() }))
+        Self { inner: RefCell::new(Inner { rows, changed: BTreeSet::new() }), whole: false }
+    }
+
+    /// Rows that are stored together.
+    pub(crate) fn one_blob(rows: Rows) -> Self {
+        Self { whole: true, ..Self::new(rows) }
     }
 
     /// Everything that changed since the last call.
     pub(crate) fn take_writes(&self) -> WriteSet {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         let mut writes = WriteSet::default();
         for key in std::mem::take(&mut inner.changed) {
             match inner.rows.get(&key) {
@@ -62,12 +80,12 @@ impl Storage {
     }
 
     pub(crate) fn into_rows(self) -> Rows {
-        self.0.into_inner().rows
+        self.inner.into_inner().rows
     }
 
     /// Writes a row of our own, which the library does not know.
     pub(crate) fn put_raw(&self, key: Vec<u8>, value: Vec<u8>) {
-        let inner = &mut *self.0.borrow_mut();
+        let inner = &mut *self.inner.borrow_mut();
         if inner.rows.get(&key) != Some(value.as_slice()) {
             inner.changed.insert(key.clone());
             inner.rows.put(key, value);
@@ -75,59 +93,109 @@ impl Storage {
     }
 
     pub(crate) fn get_raw(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.0.borrow().rows.get(key).map(<[u8]>::to_vec)
+        self.inner.borrow().rows.get(key).map(<[u8]>::to_vec)
     }
 
     pub(crate) fn delete_raw(&self, key: &[u8]) {
-        let inner = &mut *self.0.borrow_mut();
+        let inner = &mut *self.inner.borrow_mut();
         if inner.rows.remove(key) {
             inner.changed.insert(key.to_vec());
         }
     }
 
-    /// Deletes every row of one kind.
-    pub(crate) fn delete_kind(&self, kind: u8) {
+    /// Drops every row of one kind without a trace: they are stored elsewhere. For kinds that stay whole.
+    pub(crate) fn forget_kind(&self, kind: u8) {
+        self.delete_kind(kind);
+        self.inner.borrow_mut().changed.retain(|key| key.first() != Some(&kind));
+    }
+
+    fn delete_kind(&self, kind: u8) {
         let keys: Vec<Vec<u8>> = {
-            let inner = self.0.borrow();
-            inner
-                .rows
-                .iter()
-                .filter(|(k, _)| k.first() == Some(&kind))
-                .map(|(k, _)| k.to_vec())
-                .collect()
+            let inner = self.inner.borrow();
+            let of_kind = inner.rows.iter().filter(|(k, _)| k.first() == Some(&kind));
+            of_kind.map(|(k, _)| k.to_vec()).collect()
         };
         for key in keys {
-            self.delete_raw(&key);
+            self.delete(&key);
         }
     }
 
-    /// Drops every row of one kind without a trace: they are stored elsewhere.
-    pub(crate) fn forget_kind(&self, kind: u8) {
-        self.delete_kind(kind);
-        self.0.borrow_mut().changed.retain(|key| key.first() != Some(&kind));
+    fn delete(&self, key: &[u8]) {
+        for name in self.names(key) {
+            self.delete_raw(&piece_key(key, &name));
+        }
+        self.delete_raw(key);
+    }
+
+    /// The names of a value's pieces; none when it is whole or not there.
+    fn names(&self, key: &[u8]) -> Vec<Name> {
+        let inner = self.inner.borrow();
+        match inner.rows.get(key).and_then(<[u8]>::split_first) {
+            Some((&CUT, names)) => names.as_chunks().0.to_vec(),
+            _ => Vec::new(),
+        }
     }
 
     fn put<V: Serialize>(&self, key: Vec<u8>, value: &V) -> Result<(), StorageError> {
         let value =
             minicbor_serde::to_vec(value).map_err(|e| StorageError::Encode(e.to_string()))?;
-        self.put_raw(key, value);
+        let old = self.names(&key);
+        if self.whole || value.len() <= pieces::WHOLE_BYTES {
+            self.put_raw(key.clone(), [&[WHOLE], value.as_slice()].concat());
+            for name in old {
+                self.delete_raw(&piece_key(&key, &name));
+            }
+            return Ok(());
+        }
+        let mut row = vec![CUT];
+        let mut new = BTreeSet::new();
+        for piece in pieces::cut(&value) {
+            let name = pieces::name(piece);
+            row.extend(name);
+            if new.insert(name) {
+                self.put_raw(piece_key(&key, &name), piece.to_vec());
+            }
+        }
+        for name in old.iter().filter(|name| !new.contains(*name)) {
+            self.delete_raw(&piece_key(&key, name));
+        }
+        self.put_raw(key, row);
         Ok(())
     }
 
     fn get<V: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<V>, StorageError> {
-        let inner = self.0.borrow();
-        let decode = |value| {
-            minicbor_serde::from_slice(value).map_err(|e| StorageError::Decode {
-                row: key.first().copied().map_or('?', char::from),
-                why: e.to_string(),
-            })
+        let damaged = |why: String| StorageError::Decode {
+            row: key.first().copied().map_or('?', char::from),
+            why,
         };
-        inner.rows.get(key).map(decode).transpose()
+        let inner = self.inner.borrow();
+        let Some(row) = inner.rows.get(key) else { return Ok(None) };
+        let value = match row.split_first() {
+            Some((&WHOLE, value)) => Cow::Borrowed(value),
+            Some((&CUT, names)) => {
+                let mut value = Vec::new();
+                for name in names.as_chunks().0 {
+                    let piece = inner.rows.get(&piece_key(key, name));
+                    value.extend_from_slice(
+                        piece.ok_or_else(|| damaged("a piece is missing".into()))?,
+                    );
+                }
+                Cow::Owned(value)
+            }
+            _ => return Err(damaged("unknown form".into())),
+        };
+        minicbor_serde::from_slice(&value).map(Some).map_err(|e| damaged(e.to_string()))
     }
 
     fn list<V: DeserializeOwned>(&self, key: &[u8]) -> Result<Vec<V>, StorageError> {
         Ok(self.get(key)?.unwrap_or_default())
     }
+}
+
+/// The key of a piece: a value's pieces are its own, so that deleting one takes nothing from another.
+fn piece_key(key: &[u8], name: &Name) -> Vec<u8> {
+    let owner = pieces::name(key);
+    [&[kind::PIECE], owner.as_slice(), name.as_slice()].concat()
 }
 
 /// Longer ids are hashed.
@@ -186,6 +254,8 @@ mod kind {
     pub(super) const KEY_PACKAGE: u8 = b'K';
     /// Unused: no pre-shared keys.
     pub(super) const PSK: u8 = b'P';
+    /// A piece of a large value.
+    pub(super) const PIECE: u8 = b'z';
 }
 
 /// The letter of KeyPackage rows.
@@ -405,7 +475,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         let mut queue: Vec<Vec<u8>> = self.list(only!(PROPOSAL_REFS))?;
         queue.retain(|r| *r != row);
         self.put(only!(PROPOSAL_REFS).to_vec(), &queue)?;
-        self.delete_raw(&row);
+        self.delete(&row);
         Ok(())
     }
 
@@ -416,7 +486,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(PROPOSAL_REFS));
+        self.delete(only!(PROPOSAL_REFS));
         self.delete_kind(kind::PROPOSAL);
         Ok(())
     }
@@ -446,7 +516,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         public: &K,
     ) -> Result<(), StorageError> {
-        self.delete_raw(&key(kind::SIGNATURE_KEY, public)?);
+        self.delete(&key(kind::SIGNATURE_KEY, public)?);
         Ok(())
     }
 
@@ -475,7 +545,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         public: &K,
     ) -> Result<(), StorageError> {
-        self.delete_raw(&key(kind::ENCRYPTION_KEY, public)?);
+        self.delete(&key(kind::ENCRYPTION_KEY, public)?);
         Ok(())
     }
 
@@ -515,7 +585,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         epoch: &E,
         leaf: u32,
     ) -> Result<(), StorageError> {
-        self.delete_raw(&key(kind::EPOCH_KEYS, &(epoch, leaf))?);
+        self.delete(&key(kind::EPOCH_KEYS, &(epoch, leaf))?);
         Ok(())
     }
 
@@ -544,7 +614,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         reference: &R,
     ) -> Result<(), StorageError> {
-        self.delete_raw(&key(kind::KEY_PACKAGE, reference)?);
+        self.delete(&key(kind::KEY_PACKAGE, reference)?);
         Ok(())
     }
 
@@ -564,7 +634,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
     }
 
     fn delete_psk<I: traits::PskId<CURRENT_VERSION>>(&self, id: &I) -> Result<(), StorageError> {
-        self.delete_raw(&key(kind::PSK, id)?);
+        self.delete(&key(kind::PSK, id)?);
         Ok(())
     }
 
@@ -575,7 +645,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(EXPORT_TREE));
+        self.delete(only!(EXPORT_TREE));
         Ok(())
     }
 
@@ -687,7 +757,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(OWN_LEAF_NODES));
+        self.delete(only!(OWN_LEAF_NODES));
         Ok(())
     }
 
@@ -695,12 +765,12 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(CONFIG));
+        self.delete(only!(CONFIG));
         Ok(())
     }
 
     fn delete_tree<G: traits::GroupId<CURRENT_VERSION>>(&self, _: &G) -> Result<(), StorageError> {
-        self.delete_raw(only!(TREE));
+        self.delete(only!(TREE));
         Ok(())
     }
 
@@ -708,7 +778,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(CONFIRMATION));
+        self.delete(only!(CONFIRMATION));
         Ok(())
     }
 
@@ -716,7 +786,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(STATE));
+        self.delete(only!(STATE));
         Ok(())
     }
 
@@ -724,7 +794,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(CONTEXT));
+        self.delete(only!(CONTEXT));
         Ok(())
     }
 
@@ -732,7 +802,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(TRANSCRIPT));
+        self.delete(only!(TRANSCRIPT));
         Ok(())
     }
 
@@ -740,7 +810,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(MESSAGE_SECRETS));
+        self.delete(only!(MESSAGE_SECRETS));
         Ok(())
     }
 
@@ -748,7 +818,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(RESUMPTION));
+        self.delete(only!(RESUMPTION));
         Ok(())
     }
 
@@ -756,7 +826,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(OWN_LEAF));
+        self.delete(only!(OWN_LEAF));
         Ok(())
     }
 
@@ -764,7 +834,94 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         &self,
         _: &G,
     ) -> Result<(), StorageError> {
-        self.delete_raw(only!(EPOCH_SECRETS));
+        self.delete(only!(EPOCH_SECRETS));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Entropy as _;
+
+    use super::*;
+    use crate::testing::TestEntropy;
+
+    const KEY: &[u8] = b"m";
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        TestEntropy::default().fill(&mut out);
+        out
+    }
+
+    /// A storage and what a caller has stored of it.
+    #[derive(Default)]
+    struct Kept {
+        storage: Storage,
+        stored: Rows,
+    }
+
+    impl Kept {
+        /// Stores what changed and starts again from it. Gives the bytes written.
+        fn restart(&mut self) -> usize {
+            let writes = self.storage.take_writes();
+            assert!(writes.put.keys().all(|key| !writes.delete.contains(key)));
+            self.stored.apply(&writes);
+            self.storage = Storage::new(self.stored.clone());
+            writes.put.values().map(Vec::len).sum()
+        }
+
+        fn check(&mut self, value: &Vec<u8>) -> usize {
+            self.storage.put(KEY.to_vec(), value).unwrap();
+            let written = self.restart();
+            assert_eq!(self.storage.get::<Vec<u8>>(KEY).unwrap().as_ref(), Some(value));
+            written
+        }
+    }
+
+    #[test]
+    fn a_small_change_to_a_large_value_writes_little_and_leaves_nothing_behind() {
+        let mut kept = Kept::default();
+        let mut value = noise(200_000);
+        let whole = kept.check(&value);
+        assert!(whole > 200_000);
+        assert_eq!(kept.check(&value), 0, "the same again writes nothing");
+        value.splice(77_777..77_777, *b"more");
+        let written = kept.check(&value);
+        assert!(written < 60_000, "{written}");
+
+        value.truncate(10);
+        kept.check(&value);
+        assert_eq!(kept.stored.len(), 1, "no piece is left over");
+        kept.check(&noise(50_000));
+        kept.storage.delete(KEY);
+        kept.restart();
+        assert!(kept.stored.is_empty());
+    }
+
+    #[test]
+    fn pieces_belong_to_one_value_and_a_missing_one_is_noticed() {
+        let mut kept = Kept::default();
+        let value = noise(50_000);
+        for key in [b"a", b"b"] {
+            kept.storage.put(key.to_vec(), &value).unwrap();
+        }
+        kept.storage.delete(b"a");
+        kept.restart();
+        assert_eq!(kept.storage.get::<Vec<u8>>(b"b").unwrap(), Some(value));
+        let piece = kept.stored.iter().find(|(k, _)| k.first() == Some(&kind::PIECE));
+        let piece = piece.unwrap().0.to_vec();
+        kept.storage.delete_raw(&piece);
+        assert!(kept.storage.get::<Vec<u8>>(b"b").is_err());
+    }
+
+    #[test]
+    fn what_was_written_and_deleted_between_two_saves_is_only_a_deletion() {
+        let mut kept = Kept::default();
+        kept.storage.put(KEY.to_vec(), &1_u8).unwrap();
+        kept.storage.delete(KEY);
+        let writes = kept.storage.take_writes();
+        assert!(writes.put.is_empty());
+        assert!(kept.storage.take_writes().is_empty());
     }
 }
