@@ -149,12 +149,14 @@ CREATE TABLE peer (
     host TEXT NOT NULL,
     port BIGINT NOT NULL,
     node_key BYTEA NOT NULL,
+    reach TEXT NOT NULL,
     state TEXT NOT NULL,
     added_ms BIGINT NOT NULL,
     last_contact_ms BIGINT,
     last_error TEXT,
     CONSTRAINT peer_node_key_check CHECK ((length(node_key) = 32)),
     CONSTRAINT peer_pkey PRIMARY KEY (domain),
+    CONSTRAINT peer_reach_check CHECK ((reach = ANY (ARRAY['public'::text, 'anywhere'::text]))),
     CONSTRAINT peer_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'active'::text, 'blocked'::text])))
 );
 

@@ -131,6 +131,7 @@ CREATE TABLE peer (
     host            TEXT NOT NULL,
     port            INTEGER NOT NULL,
     node_key        BLOB NOT NULL CHECK (length(node_key) = 32), -- the pinned Ed25519 key
+    reach           TEXT NOT NULL CHECK (reach IN ('public', 'anywhere')), -- where its host may lead: anywhere only if an operator of ours named it
     state           TEXT NOT NULL CHECK (state IN ('pending', 'active', 'blocked')),
     added_ms        INTEGER NOT NULL,
     last_contact_ms INTEGER,

@@ -366,6 +366,7 @@ fn peer(name: &str) -> Peer {
         host: name.to_owned(),
         port: 443,
         node_key: [3; 32],
+        reach: federation::Reach::Public,
         state: PeerState::Active,
         added: at(1),
         last_contact: None,
@@ -421,6 +422,8 @@ async fn lanes_say_what_waits_for_a_peer_and_since_when() {
             behind.iter().map(|l| (l.log.id, &l.lane)).collect::<Vec<_>>(),
             [(y, &slow), (x, &stuck)]
         );
+        assert_eq!(read!(store, tx => lanes::find(tx, x, &b).await), stuck);
+        assert_eq!(read!(store, tx => lanes::find(tx, z, &b).await), Lane::default());
         assert_eq!(behind[1].lane.row(&behind[1].stay).cursor, seq(2));
         assert_eq!(read!(store, tx => lanes::behind(tx, &b, 1).await).len(), 1);
 

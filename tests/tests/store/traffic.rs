@@ -82,6 +82,7 @@ async fn a_peer_keeps_its_history_when_it_is_saved_again() {
             host: "chat.b.example".into(),
             port: 8443,
             node_key: [1; 32],
+            reach: federation::Reach::Public,
             state: PeerState::Pending,
             added: at(1),
             last_contact: None,
@@ -94,11 +95,13 @@ async fn a_peer_keeps_its_history_when_it_is_saved_again() {
         write!(store, tx => peers::failed(tx, &domain("b.example"), "no route").await);
         assert_eq!(find().await.unwrap().last_error.as_deref(), Some("no route"));
         write!(store, tx => peers::contact(tx, &domain("b.example"), at(77)).await);
-        let moved = Peer { host: "new.b.example".into(), added: at(9), ..peer.clone() };
+        let moved = Peer {
+            reach: federation::Reach::Anywhere, host: "new.b.example".into(), added: at(9), ..peer.clone() };
         write!(store, tx => peers::save(tx, &moved).await);
         assert!(write!(store, tx => peers::set_state(tx, &domain("b.example"), PeerState::Blocked).await));
         assert!(!write!(store, tx => peers::set_state(tx, &domain("c.example"), PeerState::Blocked).await));
         let expected = Peer {
+            reach: federation::Reach::Anywhere,
             host: "new.b.example".into(),
             state: PeerState::Blocked,
             last_contact: Some(at(77)),
@@ -110,11 +113,15 @@ async fn a_peer_keeps_its_history_when_it_is_saved_again() {
         assert_eq!(find().await, None);
 
         write!(store, tx => peers::create_invite(tx, &[1; 32], at(1), at(100)).await);
+        let offer = async || read!(store, tx => peers::find_invite(tx, &[1; 32]).await).unwrap();
+        assert_eq!((offer().await.expires, offer().await.used_by), (at(100), None));
+        assert!(read!(store, tx => peers::find_invite(tx, &[2; 32]).await).is_none());
         let take = async |name: &'static str, now| {
             write!(store, tx => peers::take_invite(tx, &[1; 32], &domain(name), at(now)).await)
         };
         assert!(!take("b.example", 100).await, "expired");
         assert!(take("b.example", 99).await && !take("c.example", 99).await && take("b.example", 500).await);
+        assert_eq!(offer().await.used_by, Some(domain("b.example")));
         assert_eq!(write!(store, tx => peers::purge_invites(tx, at(101)).await), 1);
         store.close().await;
     })
