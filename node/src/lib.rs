@@ -1,3 +1,169 @@
-//! placeholder
+//! The node: HTTP, services, SQL, workers. It stores, orders and forwards sealed messages and never holds a key that opens one.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`], [`command`], [`telemetry`], [`clock`] | the program around it |
+//! | `http` | the listener and the routes; handlers decode, call one service, encode |
+//! | `accounts`, `devices`, `keys`, `rooms`, `reading`, `pairing` | services: functions over the shared state |
+//! | `stream`, `wake` | pushing to devices that are connected |
+//! | `worker` | lanes to peers, retention, the disk watch |
+//! | [`store`] | SQL |
 
+mod accounts;
+mod app;
+pub mod clock;
+pub mod command;
+pub mod config;
+mod devices;
+pub mod error;
+mod http;
+mod inbox;
+mod keys;
+mod nodekey;
+mod pairing;
+mod quota;
+mod reading;
+mod rooms;
 pub mod store;
+mod stream;
+pub mod telemetry;
+mod wake;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{Clock, Entropy};
+use tokio::net::TcpListener;
+
+use crate::app::{App, Parts};
+use crate::config::Config;
+use crate::error::Error;
+use crate::http::listen::Server;
+use crate::nodekey::NodeKeys;
+use crate::store::{Location, Options, Store, identity};
+use crate::wake::Wakes;
+
+/// A node, ready to run. Several may live in one process, each with its own data.
+pub struct Node {
+    app: Arc<App>,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Node {
+    /// Opens the database, reads the keys and binds the port.
+    ///
+    /// # Errors
+    /// When one of them cannot be had.
+    pub async fn build(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, Error> {
+        let domain = config.domain().map_err(|e| Error::Config(e.to_string()))?;
+        let keys = NodeKeys::load(&config.data_dir, &domain, entropy.as_ref(), clock.now())?;
+        let wakes = Arc::new(Wakes::default());
+        let told = wakes.clone();
+        let options = Options {
+            subscriber: Arc::new(move |wake| told.wake(wake)),
+            ..Options::new(location(&config), domain.clone())
+        };
+        let store = Store::open(options, clock.as_ref(), entropy.as_ref()).await?;
+        let incarnation = identity::load(&mut store.snapshot().await?).await?.incarnation;
+        let wanted = config.listen.address;
+        let bound = TcpListener::bind(wanted).await;
+        let listener = bound.map_err(Error::io(format!("cannot listen on {wanted}")))?;
+        let address = listener.local_addr().map_err(Error::io("the listener's address"))?;
+        let parts = Parts { config, domain, incarnation, store, clock, entropy, keys, wakes };
+        let app = Arc::new(App::new(parts));
+        app.set_port(address.port());
+        Ok(Self { app, listener, address })
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` ends, then finishes what is under way, for at most ten seconds.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self { app, listener, address } = self;
+        let tls = federation::tls::server_config(&app.keys.identity(), app.clock.clone());
+        let tls = tls.map_err(|e| Error::Keys(e.to_string()))?;
+        let server = Server {
+            tls: tls.into(),
+            router: http::router(app.clone()),
+            limits: app.config.limits.clone(),
+            clock: app.clock.clone(),
+        };
+        start_workers(&app);
+        let stop = app.stop.clone();
+        let serving = tokio::spawn(server.run(listener, stop.clone()));
+        let file = app.config.data_dir.join("address");
+        write_address(&file, address)?;
+        tracing::info!(domain = %app.domain, %address, "the node is ready");
+        shutdown.await;
+        tracing::info!("stopping");
+        stop.cancel();
+        app.tasks.close();
+        let drained = tokio::time::timeout(DRAIN, async {
+            serving.await?;
+            app.tasks.wait().await;
+            Ok::<(), Error>(())
+        });
+        match drained.await {
+            Ok(ended) => ended?,
+            Err(_) => tracing::warn!("some tasks did not end in time"),
+        }
+        app.store.close().await;
+        // Whoever looks for the node finds out that it is gone; if the file is gone already, that is the same.
+        let _gone = std::fs::remove_file(&file);
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+const DRAIN: Duration = Duration::from_secs(10);
+
+fn start_workers(app: &Arc<App>) {
+    app.tasks.spawn(worker::carrier::run(app.clone()));
+    app.tasks.spawn(worker::expiry::run(app.clone()));
+    if let Location::Sqlite(file) = location(&app.config) {
+        app.tasks.spawn(worker::expiry::watch_disk(app.clone(), file));
+    }
+    let (filling, stop) = (app.clone(), app.stop.clone());
+    app.tasks.spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = worker::backfill::all(filling) => {}
+        }
+    });
+}
+
+/// The database that the configuration names.
+fn location(config: &Config) -> Location {
+    let url = &config.database.url;
+    if url.starts_with("postgres") {
+        return Location::Postgres(url.clone());
+    }
+    let file = match url.strip_prefix("sqlite://") {
+        Some(path) => PathBuf::from(path),
+        None => config.data_dir.join("node.db"),
+    };
+    Location::Sqlite(file)
+}
+
+/// Says where the node listens, whole or not at all.
+fn write_address(file: &Path, address: SocketAddr) -> Result<(), Error> {
+    let failed = |e| Error::io(format!("{} cannot be written", file.display()))(e);
+    let fresh = file.with_extension("new");
+    std::fs::write(&fresh, format!("{address}\n")).map_err(failed)?;
+    std::fs::rename(&fresh, file).map_err(failed)
+}

@@ -53,6 +53,7 @@ mod writer;
 
 pub use error::StoreError;
 pub use logs::LogId;
+pub use migrate::known as schema;
 pub use writer::Counters;
 
 use pools::Pools;

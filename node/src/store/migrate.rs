@@ -26,7 +26,9 @@ fn migrator(
     Migrator::with_migrations(migrations.collect())
 }
 
-fn known() -> i64 {
+/// The newest schema that this program knows.
+#[must_use]
+pub fn known() -> i64 {
     MIGRATIONS.iter().map(|m| m.0).max().unwrap_or(0)
 }
 

@@ -1,0 +1,178 @@
+//! Everything the services share. The node keeps no state that its database does not have: what is here beside the
+//! store is configuration, keys, connections, and memory of who is connected.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::Duration;
+
+use federation::client::Timeouts;
+use protocol::api::{NodeInfo, VERSION};
+use protocol::{Clock, Code, Domain, Entropy, Incarnation, Refusal, Timestamp};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::error::{Error, Outcome, Stop};
+use crate::nodekey::NodeKeys;
+use crate::quota::Quotas;
+use crate::store::Store;
+use crate::stream::Streams;
+use crate::wake::Wakes;
+use crate::worker::backfill::Filling;
+use crate::worker::carrier::Running;
+use crate::worker::peers::Peers;
+
+/// A node's shared state. Services are functions over `&App`.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) domain: Domain,
+    /// The present life of the database.
+    pub(crate) incarnation: Incarnation,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) keys: NodeKeys,
+    pub(crate) federation: federation::Client,
+    pub(crate) streams: Streams,
+    pub(crate) wakes: Arc<Wakes>,
+    pub(crate) quotas: Quotas,
+    pub(crate) peers: Peers,
+    /// Lanes that run in this process.
+    pub(crate) running: Running,
+    /// Replicas that are being filled up now.
+    pub(crate) filling: Filling,
+    /// Cancelled when the node is to stop.
+    pub(crate) stop: CancellationToken,
+    /// Everything that runs beside requests.
+    pub(crate) tasks: TaskTracker,
+    passwords: Semaphore,
+    heavy: Semaphore,
+    accepting: AtomicBool,
+    port: AtomicU16,
+}
+
+/// What [`App::new`] needs.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) domain: Domain,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) keys: NodeKeys,
+    pub(crate) wakes: Arc<Wakes>,
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { config, domain, incarnation, store, clock, entropy, keys, wakes } = parts;
+        let answer = Duration::from_millis(config.federation.timeout_ms);
+        let timeouts = Timeouts { answer, ..Timeouts::default() };
+        Self {
+            federation: federation::Client::new(keys.identity(), clock.clone(), timeouts),
+            streams: Streams::default(),
+            quotas: Quotas::new(&config.limits),
+            peers: Peers::new(config.federation.in_flight_per_peer),
+            running: Running::default(),
+            filling: Filling::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            passwords: Semaphore::new(config.limits.passwords_at_once.min(Semaphore::MAX_PERMITS)),
+            heavy: Semaphore::new(HEAVY_AT_ONCE),
+            accepting: AtomicBool::new(true),
+            port: AtomicU16::new(config.listen.address.port()),
+            config,
+            domain,
+            incarnation,
+            store,
+            clock,
+            entropy,
+            keys,
+            wakes,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// What anyone may know about the node.
+    pub(crate) fn info(&self) -> NodeInfo {
+        NodeInfo {
+            domain: self.domain.clone(),
+            version: VERSION,
+            incarnation: self.incarnation,
+            node_key: *self.keys.identity().node_key(),
+            hub_key: *self.keys.hub().public().as_bytes(),
+            now: self.now(),
+            reconnect_ms: RECONNECT_MS,
+        }
+    }
+
+    /// Whether the disk has room for anything new.
+    ///
+    /// # Errors
+    /// `DiskFull`.
+    pub(crate) fn room_for_more(&self) -> Result<(), Refusal> {
+        if self.accepting.load(Ordering::Relaxed) { Ok(()) } else { Err(Code::DiskFull.into()) }
+    }
+
+    /// The disk watch's verdict.
+    pub(crate) fn set_accepting(&self, accepting: bool) {
+        if self.accepting.swap(accepting, Ordering::Relaxed) != accepting {
+            tracing::warn!(accepting, "the disk watch changed its mind about new submissions");
+        }
+    }
+
+    /// The port that the listener really has.
+    pub(crate) fn set_port(&self, port: u16) {
+        self.port.store(port, Ordering::Relaxed);
+    }
+
+    /// Host and port for invitation lines.
+    pub(crate) fn public_address(&self) -> (String, u16) {
+        self.config.public_address(self.port.load(Ordering::Relaxed))
+    }
+
+    /// Runs something with passwords off the async threads, a few at a time: each takes 19 MiB.
+    pub(crate) async fn hashing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Outcome<T> {
+        blocking(&self.passwords, work).await
+    }
+
+    /// Runs MLS work on whole groups off the async threads.
+    pub(crate) async fn heavy<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Outcome<T> {
+        blocking(&self.heavy, work).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    at_once: &Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Outcome<T> {
+    // Whoever waits longer than this would have given up; their place is worth more to the others.
+    let Ok(permit) = tokio::time::timeout(BLOCKING_WAIT, at_once.acquire()).await else {
+        return Err(Refusal::new(Code::Unavailable).retry_after_ms(BLOCKING_RETRY_MS).into());
+    };
+    let _permit = permit.map_err(|_| Stop::from(Code::Unavailable))?;
+    Ok(tokio::task::spawn_blocking(work).await.map_err(Error::Task)?)
+}
+
+const HEAVY_AT_ONCE: usize = 8;
+const BLOCKING_WAIT: Duration = Duration::from_secs(10);
+const BLOCKING_RETRY_MS: u32 = 3_000;
+/// The window in which reconnecting devices spread: short, because a node of one organisation has thousands of devices and not millions.
+const RECONNECT_MS: u32 = 2_000;
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "App({})", self.domain)
+    }
+}

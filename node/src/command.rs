@@ -1,0 +1,162 @@
+//! The program: arguments, and one function per command. Commands other than `run` open the database directly and work beside a
+//! running node.
+
+mod init;
+mod lines;
+mod peer;
+mod report;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::clock::{SystemClock, SystemEntropy};
+use crate::config::{Config, Flags};
+use crate::error::Error;
+use crate::store::{Options, Store};
+use report::{Failure, Report};
+
+pub use report::Output;
+
+/// The node of an organisation: it stores, orders and forwards sealed messages and never holds a key that opens one.
+#[derive(Debug, Parser)]
+#[command(name = "waxwing-node", version, about)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(short, long, global = true, default_value = "/etc/waxwing/node.toml")]
+    config: PathBuf,
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value = "text")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a node: its keys, its database and a configuration file.
+    Init(init::Init),
+    /// Run the node until SIGTERM.
+    Run,
+    /// Invitations for people.
+    #[command(subcommand)]
+    Invite(lines::Invite),
+    /// Other organisations' nodes.
+    #[command(subcommand)]
+    Peer(peer::PeerCommand),
+    /// What the node holds and what waits for whom.
+    Status,
+    /// The configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the file and what overrides it.
+    Check,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = arguments.output;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(execute(arguments)),
+        Err(e) => Err(Error::io("the runtime cannot be started")(e).into()),
+    };
+    match result {
+        Ok(report) => {
+            if let Some(report) = report {
+                report.print(output);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            failure.print(output);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+async fn execute(arguments: Arguments) -> Result<Option<Report>, Failure> {
+    let Arguments { config: file, command, .. } = arguments;
+    if let Command::Init(init) = command {
+        return init::init(&file, &init).await.map(Some);
+    }
+    let config = Config::load(&file, &Flags::default())?;
+    match command {
+        Command::Init(_) => Ok(None),
+        Command::Run => run::run(config).await.map(|()| None),
+        Command::Invite(invite) => {
+            lines::invite(&Opened::of(config).await?, &invite).await.map(Some)
+        }
+        Command::Peer(command) => peer::peer(&Opened::of(config).await?, command).await.map(Some),
+        Command::Status => status::status(&Opened::of(config).await?).await.map(Some),
+        Command::Config(ConfigCommand::Check) => {
+            let text = format!(
+                "{} is fine: {} on {}",
+                file.display(),
+                config.domain,
+                config.listen.address
+            );
+            let json = serde_json::json!({"ok": true, "file": file, "domain": config.domain});
+            Ok(Some(Report::new(text, &json)))
+        }
+    }
+}
+
+/// A node's data, opened beside whatever else has it open.
+struct Opened {
+    config: Config,
+    domain: protocol::Domain,
+    store: Store,
+}
+
+impl Opened {
+    async fn of(config: Config) -> Result<Self, Failure> {
+        let domain = config.domain()?;
+        let options = Options::new(crate::location(&config), domain.clone());
+        let store = Store::open(options, &SystemClock, &SystemEntropy).await?;
+        Ok(Self { config, domain, store })
+    }
+
+    /// The port in lines: the one that the running node listens on, if it was free to choose.
+    fn port(&self) -> u16 {
+        let configured = self.config.listen.address.port();
+        if configured != 0 {
+            return configured;
+        }
+        let file =
+            std::fs::read_to_string(self.config.data_dir.join("address")).unwrap_or_default();
+        file.trim().parse::<std::net::SocketAddr>().map_or(0, |a| a.port())
+    }
+
+    /// How the node is reached, for lines.
+    fn reachable(&self) -> Result<crate::pairing::Reachable, Failure> {
+        let (host, port) = self.config.public_address(self.port());
+        if port == 0 {
+            return Err(Failure {
+                code: "NO-PORT".to_owned(),
+                what: "the node's port is not known".to_owned(),
+                at: "listen.address has port 0 and the node is not running".to_owned(),
+                why: "an invitation must say where the node is reached".to_owned(),
+                hint: "start the node first, or set public.port".to_owned(),
+                exit: report::Exit::Failed,
+            });
+        }
+        let node_key = crate::nodekey::public_key(&self.config.data_dir)?;
+        Ok(crate::pairing::Reachable { domain: self.domain.clone(), host, port, node_key })
+    }
+}
+
+/// The system's clock, shared.
+fn clock() -> Arc<SystemClock> {
+    Arc::new(SystemClock)
+}

@@ -1,0 +1,133 @@
+//! `init`: everything a node needs, made once.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::report::{Exit, Failure, Report};
+use crate::clock::{SystemClock, SystemEntropy};
+use crate::config::{Config, Flags, example};
+use crate::error::Error;
+use crate::nodekey::{self, NodeKeys};
+use crate::store::{Options, Store, identity};
+
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// The part after the last @ of people's names. It cannot be changed later.
+    #[arg(long)]
+    domain: String,
+    /// Where keys and database go.
+    #[arg(long, default_value = "/var/lib/waxwing")]
+    data_dir: PathBuf,
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// Host name or address in invitation lines; the domain if not given.
+    #[arg(long, default_value = "")]
+    public_host: String,
+    /// Port in invitation lines; the one listened on if not given.
+    #[arg(long, default_value_t = 0)]
+    public_port: u16,
+    /// `postgres://…`; SQLite in the data directory if not given.
+    #[arg(long, default_value = "")]
+    database: String,
+}
+
+pub(super) async fn init(file: &Path, init: &Init) -> Result<Report, Failure> {
+    if file.exists() {
+        return Err(exists(file));
+    }
+    protocol::Domain::parse(&init.domain).map_err(|e| Failure {
+        code: "CONFIG".to_owned(),
+        what: format!("domain {:?}: {e}", init.domain),
+        at: "--domain".to_owned(),
+        why: "people's names end in it, and it cannot be changed later".to_owned(),
+        hint: "write a lower-case host name, such as a.example".to_owned(),
+        exit: Exit::Config,
+    })?;
+    let data_dir = std::path::absolute(&init.data_dir).map_err(Error::io("the data directory"))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&data_dir)
+        .map_err(Error::io(format!("{} cannot be made", data_dir.display())))?;
+    write_config(file, &settings(init, &data_dir))?;
+    let made = make(file).await;
+    if made.is_err() {
+        // Run again after mending what was wrong: a half-made node would be in the way.
+        let _gone = std::fs::remove_file(file);
+    }
+    made
+}
+
+async fn make(file: &Path) -> Result<Report, Failure> {
+    let config = Config::load(file, &Flags::default())?;
+    let domain = config.domain()?;
+    NodeKeys::create(&config.data_dir, &SystemEntropy)?;
+    let options =
+        Options { create: true, ..Options::new(crate::location(&config), domain.clone()) };
+    let store = Store::open(options, &SystemClock, &SystemEntropy).await?;
+    let node = identity::load(&mut store.snapshot().await?).await?;
+    store.close().await;
+    let node_key = nodekey::public_key(&config.data_dir)?;
+    let key = hex(&node_key);
+    let text = format!(
+        "{domain} is ready in {}\nnode key {key}\nnext: waxwing-node -c {} run",
+        config.data_dir.display(),
+        file.display()
+    );
+    Ok(Report::new(
+        text,
+        &json!({
+            "domain": domain,
+            "config": file,
+            "data_dir": config.data_dir,
+            "node_key": key,
+            "incarnation": node.incarnation,
+        }),
+    ))
+}
+
+/// The example with what was asked for in it.
+fn settings(init: &Init, data_dir: &Path) -> String {
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    example(&init.domain, data_dir)
+        .replace("address = \"0.0.0.0:8443\"", &format!("address = \"{}\"", init.listen))
+        .replace("host = \"\"", &format!("host = {}", quoted(&init.public_host)))
+        .replace("port = 0\n", &format!("port = {}\n", init.public_port))
+        .replace("url = \"\"\n", &format!("url = {}\n", quoted(&init.database)))
+}
+
+/// The file may hold a database password, so it is the node's alone.
+fn write_config(file: &Path, text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let failed = |e: std::io::Error| Failure::from(Error::io(format!("{}", file.display()))(e));
+    if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let mut open = std::fs::OpenOptions::new();
+    let mut made = open.write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
+    made.write_all(text.as_bytes()).map_err(failed)
+}
+
+fn exists(file: &Path) -> Failure {
+    Failure {
+        code: "EXISTS".to_owned(),
+        what: "there is a node already".to_owned(),
+        at: file.display().to_string(),
+        why: "its name, keys and messages would be lost".to_owned(),
+        hint: "use another --config and --data-dir, or `waxwing-node run`".to_owned(),
+        exit: Exit::Failed,
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
+        use std::fmt::Write as _;
+        let _infallible = write!(out, "{b:02x}");
+        out
+    })
+}

@@ -1,0 +1,191 @@
+//! What commands print: data on stdout, as text or as JSON with a stable schema; mistakes on stderr in four lines.
+
+use std::fmt::Write as _;
+
+use protocol::Refusal;
+use serde::Serialize;
+
+use crate::config::ConfigError;
+use crate::error::{Error, Stop};
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// The result of a command.
+pub(super) struct Report {
+    text: String,
+    json: serde_json::Value,
+}
+
+impl Report {
+    /// A result that reads as `text` or as the JSON of `value`.
+    pub(super) fn new(text: impl Into<String>, value: &impl Serialize) -> Self {
+        Self { text: text.into(), json: serde_json::to_value(value).unwrap_or_default() }
+    }
+
+    pub(super) fn print(&self, output: Output) {
+        use std::io::Write as _;
+        let shown = match output {
+            Output::Text => self.text.trim_end().to_owned(),
+            Output::Json => self.json.to_string(),
+        };
+        // Whoever closed our stdout does not want to read it.
+        let _closed = writeln!(std::io::stdout(), "{shown}");
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Stable: `CONFIG`, `STORE`, `PEER-<refusal code>` and so on.
+    pub(super) code: String,
+    /// What happened.
+    pub(super) what: String,
+    /// Which file, key, peer.
+    pub(super) at: String,
+    /// What does not work because of it.
+    pub(super) why: String,
+    /// What to do.
+    pub(super) hint: String,
+    /// See [`Exit`].
+    pub(super) exit: Exit,
+}
+
+/// Exit codes; stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Exit {
+    /// Failed, and the caller can mend it.
+    Failed = 1,
+    /// A server or a device of the machine does not answer.
+    Unreachable = 3,
+    /// Refused.
+    Refused = 4,
+    /// Too often.
+    RateLimited = 5,
+    /// A bug.
+    Internal = 70,
+    /// Bad configuration.
+    Config = 78,
+}
+
+impl Failure {
+    pub(super) fn print(&self, output: Output) {
+        use std::io::Write as _;
+        let shown = match output {
+            Output::Text => self.lines(),
+            Output::Json => serde_json::json!({"error": {
+                "code": self.code,
+                "message": self.what,
+                "at": self.at,
+                "why": self.why,
+                "retryable": matches!(self.exit, Exit::Unreachable | Exit::RateLimited),
+                "hint": self.hint,
+            }})
+            .to_string(),
+        };
+        let _closed = writeln!(std::io::stderr(), "{shown}");
+    }
+
+    fn lines(&self) -> String {
+        let mut out = format!("error[{}]: {}", self.code, self.what);
+        for (label, line) in
+            [("where", &self.at), ("why it matters", &self.why), ("try", &self.hint)]
+        {
+            let _infallible = write!(out, "\n  {label}: {line}");
+        }
+        out
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(e: ConfigError) -> Self {
+        Self {
+            code: "CONFIG".to_owned(),
+            what: e.what,
+            at: e.at,
+            why: "the node does not start with a setting it does not understand".to_owned(),
+            hint: e.hint,
+            exit: Exit::Config,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        let (code, at, hint, exit) = match &e {
+            Error::Store(_) => (
+                "STORE",
+                "the database",
+                "check database.url, free space and that this program is not older than the database",
+                Exit::Unreachable,
+            ),
+            Error::Io { .. } => (
+                "IO",
+                "the file or socket named above",
+                "check that it exists and may be used",
+                Exit::Unreachable,
+            ),
+            Error::Config(_) => {
+                ("CONFIG", "the configuration", "run `waxwing-node config check`", Exit::Config)
+            }
+            Error::Keys(_) => (
+                "KEYS",
+                "node.key and hub.key in data_dir",
+                "restore them from a backup, or run `waxwing-node init` for a new node",
+                Exit::Failed,
+            ),
+            Error::Damaged(_) | Error::Crypto(_) => {
+                ("DAMAGED", "the database", "restore the database from a backup", Exit::Internal)
+            }
+            Error::Task(_) => ("BUG", "the program", "report it with the log", Exit::Internal),
+        };
+        Self {
+            code: code.to_owned(),
+            what: e.to_string(),
+            at: at.to_owned(),
+            why: "nothing was changed".to_owned(),
+            hint: hint.to_owned(),
+            exit,
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let exit = match refusal.code {
+            protocol::Code::RateLimited => Exit::RateLimited,
+            protocol::Code::PeerUnreachable | protocol::Code::Unavailable => Exit::Unreachable,
+            _ => Exit::Refused,
+        };
+        Self {
+            code: refusal.code.as_str().to_uppercase(),
+            what: refusal.detail.clone(),
+            at: "the answer to the request".to_owned(),
+            why: "nothing was changed".to_owned(),
+            hint: refusal.code.sentence().to_owned(),
+            exit,
+        }
+    }
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Refused(refusal) => refusal.into(),
+            Stop::Failed(error) => error.into(),
+        }
+    }
+}
+
+impl From<crate::store::StoreError> for Failure {
+    fn from(e: crate::store::StoreError) -> Self {
+        Error::from(e).into()
+    }
+}

@@ -1,0 +1,161 @@
+//! Finding mistakes in a configuration, and saying how to mend them.
+
+use std::path::Path;
+
+use figment::Figment;
+use figment::value::{Dict, Value};
+
+use super::{Config, ConfigError, ENV_PREFIX};
+
+/// Refuses a file with a key nobody reads.
+pub(super) fn keys(text: &str, file: &str) -> Result<(), ConfigError> {
+    let table: toml::Table = toml::from_str(text).map_err(|e| {
+        let line = e.span().map_or(1, |s| line_of(text, s.start));
+        ConfigError {
+            what: format!("the configuration is not valid TOML: {}", e.message()),
+            at: format!("{file}, line {line}"),
+            hint: "mend that line; `waxwing-node init` writes a commented example".to_owned(),
+        }
+    })?;
+    let known = known_keys();
+    for key in flatten_toml("", &table) {
+        if !known.contains(&key) {
+            let last = key.rsplit('.').next().unwrap_or(&key);
+            let line =
+                text.lines().position(|l| l.trim_start().starts_with(last)).map_or(1, |i| i + 1);
+            return Err(unknown(&key, &known, format!("{file}, line {line}")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an environment variable nobody reads.
+pub(super) fn environment(environment: &Figment) -> Result<(), ConfigError> {
+    let values: Dict = environment.extract().unwrap_or_default();
+    let known = known_keys();
+    for key in flatten_dict("", &values) {
+        if !known.contains(&key) {
+            let name = format!("{ENV_PREFIX}{}", key.replace('.', "__").to_uppercase());
+            return Err(unknown(&key, &known, format!("environment variable {name}")));
+        }
+    }
+    Ok(())
+}
+
+/// A value of the wrong type, as a sentence.
+pub(super) fn value_error(error: &figment::Error, file: &Path) -> ConfigError {
+    let key = error.path.join(".");
+    ConfigError {
+        what: format!("{key}: {}", error.kind),
+        at: format!("{key} in {}", file.display()),
+        hint: "give it a value of the kind the comment in the example describes".to_owned(),
+    }
+}
+
+/// Refuses values outside their range.
+pub(super) fn values(config: &Config, file: &str) -> Result<(), ConfigError> {
+    let bad = |key: &str, what: String, hint: &str| {
+        Err(ConfigError {
+            what: format!("{key}: {what}"),
+            at: format!("{key} in {file}"),
+            hint: hint.to_owned(),
+        })
+    };
+    if config.domain.is_empty() {
+        return bad("domain", "it is missing".to_owned(), "write domain = \"your.domain\"");
+    }
+    if let Err(e) = config.domain() {
+        return Err(ConfigError { at: format!("domain in {file}"), ..e });
+    }
+    if config.data_dir.as_os_str().is_empty() {
+        return bad(
+            "data_dir",
+            "it is missing".to_owned(),
+            "name a folder that only the node may read",
+        );
+    }
+    let url = &config.database.url;
+    if !(url.is_empty() || url.starts_with("sqlite://") || url.starts_with("postgres")) {
+        return bad(
+            "database.url",
+            "unknown kind of database".to_owned(),
+            "leave it empty, or write postgres://…",
+        );
+    }
+    let l = &config.limits;
+    let numbers = [
+        ("limits.connections", l.connections as u64),
+        ("limits.connections_per_address", l.connections_per_address as u64),
+        ("limits.handshake_ms", l.handshake_ms),
+        ("limits.header_ms", l.header_ms),
+        ("limits.body_ms", l.body_ms),
+        ("limits.body_bytes_per_second", l.body_bytes_per_second),
+        ("limits.stream_idle_ms", l.stream_idle_ms),
+        ("limits.stream_write_ms", l.stream_write_ms),
+        ("limits.passwords_at_once", l.passwords_at_once as u64),
+        ("limits.sign_ins_per_minute", u64::from(l.sign_ins_per_minute)),
+        ("limits.submits_per_second", u64::from(l.submits_per_second)),
+        ("limits.claims_per_minute", u64::from(l.claims_per_minute)),
+        ("limits.peer_requests_per_second", u64::from(l.peer_requests_per_second)),
+        ("retention.days", config.retention.days),
+        ("federation.in_flight_per_peer", config.federation.in_flight_per_peer as u64),
+        ("federation.timeout_ms", config.federation.timeout_ms),
+        ("federation.retry_ms", config.federation.retry_ms),
+    ];
+    match numbers.iter().find(|(_, n)| *n == 0) {
+        Some((key, _)) => bad(key, "0 would stop the node".to_owned(), "write a number above 0"),
+        None => Ok(()),
+    }
+}
+
+fn unknown(key: &str, known: &[String], at: String) -> ConfigError {
+    let nearest = known
+        .iter()
+        .map(|k| (strsim::jaro_winkler(k, key), k))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness > 0.8);
+    let hint = match nearest {
+        Some((_, k)) => format!("did you mean `{k}`?"),
+        None => "remove it; `waxwing-node init` writes a commented example".to_owned(),
+    };
+    ConfigError { what: format!("unknown key `{key}`"), at, hint }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
+}
+
+fn known_keys() -> Vec<String> {
+    let all = Figment::from(figment::providers::Serialized::defaults(Config::default()));
+    flatten_dict("", &all.extract::<Dict>().unwrap_or_default())
+}
+
+fn flatten_dict(prefix: &str, dict: &Dict) -> Vec<String> {
+    dict.iter()
+        .flat_map(|(key, value)| {
+            let key = format!("{prefix}{key}");
+            match value {
+                // Sections are one level deep, so this does not go further than the input allows.
+                Value::Dict(_, inner) if prefix.is_empty() => {
+                    flatten_dict(&format!("{key}."), inner)
+                }
+                _ => vec![key],
+            }
+        })
+        .collect()
+}
+
+fn flatten_toml(prefix: &str, table: &toml::Table) -> Vec<String> {
+    table
+        .iter()
+        .flat_map(|(key, value)| {
+            let key = format!("{prefix}{key}");
+            match value {
+                toml::Value::Table(inner) if prefix.is_empty() => {
+                    flatten_toml(&format!("{key}."), inner)
+                }
+                _ => vec![key],
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,271 @@
+//! What a node serves to its peers. Each request proves its sender anew: certificate, pinned key, `From`, and the names in the body.
+//! PROTOCOL §9.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use delivery::room::Known;
+use federation::headers::{self, BundleSignature, FanoutRange, MemberEffects};
+use federation::pairing::PairRequest;
+use federation::verify::{Claim, Verified};
+use federation::{directory, endpoint, pairing as pair_wire};
+use http::{HeaderMap, StatusCode};
+use protocol::mimi::{
+    BackfillRequest, CONTENT_TYPE, FanoutMessage, SubmitMessageRequest, SubmitMessageResponse,
+    SubmitOutcome, UpdateOutcome, UpdateRoomResponse,
+};
+use protocol::{Code, Epoch, Refusal, RoomId, Timestamp, limit};
+
+use super::auth::{On, Peer, Shared};
+use super::{Refused, body, bytes};
+use crate::app::App;
+use crate::error::{Outcome, Stop};
+use crate::rooms::receive::{Incoming, Received, receive};
+use crate::rooms::{self, Application, Handed, Origin, group_info};
+use crate::store::logs::{self, LogName};
+use crate::store::readers;
+use crate::worker::{backfill, notify as sending};
+use crate::{keys, pairing};
+
+type Answer = Result<Response, Refused>;
+
+/// Routes of peers.
+pub(super) fn routes() -> Router<Arc<App>> {
+    let one = |path: &str| format!("{path}{{uri}}");
+    Router::new()
+        .route(endpoint::DIRECTORY, get(show_directory))
+        .route(endpoint::PAIR, post(pair))
+        .route(&one(endpoint::KEY_MATERIAL), post(key_material))
+        .route(&one(endpoint::UPDATE), post(update))
+        .route(&one(endpoint::SUBMIT_MESSAGE), post(submit_message))
+        .route(&one(endpoint::NOTIFY), post(notify))
+        .route(&one(endpoint::GROUP_INFO), post(fetch_group_info))
+        .route(&one(endpoint::BACKFILL), post(give_backfill))
+}
+
+async fn show_directory(State(app): Shared) -> Answer {
+    let (_, port) = app.public_address();
+    let base = directory::base_url(&app.domain, port);
+    let ours = directory::ours(&base, app.keys.identity().node_key());
+    let json = serde_json::to_vec(&ours).map_err(|_| Refusal::new(Code::Internal))?;
+    let mut response = bytes("application/json", json);
+    let age = http::HeaderValue::from_static("max-age=3600");
+    response.headers_mut().insert(http::header::CACHE_CONTROL, age);
+    Ok(response)
+}
+
+async fn content(app: &App, request: Request, max: usize) -> Result<(HeaderMap, Bytes), Refusal> {
+    let (parts, content) = request.into_parts();
+    let read = body::read(&parts.headers, content, max, &app.config.limits).await?;
+    Ok((parts.headers, read))
+}
+
+/// The room that a path names, when we are its hub.
+fn hubbed(app: &App, uri: &str) -> Result<RoomId, Refusal> {
+    let room = named(uri)?;
+    if *room.hub() == app.domain { Ok(room) } else { Err(Code::NotFound.into()) }
+}
+
+fn named(uri: &str) -> Result<RoomId, Refusal> {
+    RoomId::parse(uri).map_err(|e| Refusal::because(Code::Malformed, e.to_string()))
+}
+
+async fn pair(State(app): Shared, On(connection): On, request: Request) -> Answer {
+    app.quotas.sign_in(connection.address.ip())?;
+    let (headers, content) = content(&app, request, pair_wire::BODY_BYTES).await?;
+    let claim = Claim::of(connection.certificate.as_ref(), &headers, app.now());
+    let paired = async {
+        let ask = PairRequest::decode(&content)?;
+        pairing::accept(&app, claim?, ask, connection.address.ip()).await
+    };
+    match paired.await {
+        Ok(answer) => Ok(bytes("application/json", answer.encode())),
+        Err(stop) => {
+            let refusal = stop.into_refusal();
+            tracing::warn!(address = %connection.address, %refusal, "pairing was refused");
+            Err(refusal.into())
+        }
+    }
+}
+
+async fn key_material(State(app): Shared, Peer(caller): Peer, request: Request) -> Answer {
+    let (_, content) = content(&app, request, limit::REQUEST_BYTES).await?;
+    let answer = keys::of_peer(&app, caller.domain(), content.into()).await;
+    Ok(bytes(CONTENT_TYPE, answer?))
+}
+
+async fn submit_message(
+    State(app): Shared,
+    Peer(caller): Peer,
+    Path(uri): Path<String>,
+    request: Request,
+) -> Answer {
+    let room = hubbed(&app, &uri)?;
+    let (_, content) = content(&app, request, limit::REQUEST_BYTES).await?;
+    let decoded = SubmitMessageRequest::decode(&content).map_err(malformed)?;
+    let sender = decoded.sender.domain().clone();
+    let (caller, ask) = caller.vouch(decoded, [&sender])?.into_parts();
+    let message = ask.message.into_vec();
+    let origin = Origin::peer(caller.domain(), &room, &message);
+    let placed = async {
+        let message = Application::of_peer(&room, message, ask.sender)?;
+        rooms::submit_application(&app, origin, message).await
+    };
+    let outcome = match place(placed.await)? {
+        Ok(at) => SubmitOutcome::Accepted { at, frank: None },
+        Err(Refusal { code: Code::StaleEpoch, epoch, .. }) => {
+            SubmitOutcome::EpochTooOld(epoch.unwrap_or(Epoch::new(0)))
+        }
+        Err(_) => SubmitOutcome::NotAllowed,
+    };
+    Ok(bytes(CONTENT_TYPE, SubmitMessageResponse { outcome }.encode()))
+}
+
+async fn update(
+    State(app): Shared,
+    Peer(caller): Peer,
+    Path(uri): Path<String>,
+    request: Request,
+) -> Answer {
+    let room = hubbed(&app, &uri)?;
+    let (headers, content) = content(&app, request, limit::BUNDLE_BYTES).await?;
+    // A node of another kind sends no signature; ours always does, and then it must be right.
+    let signature = if headers.contains_key(headers::BUNDLE_SIG) {
+        Some(BundleSignature::read(&headers)?.as_bytes().to_vec())
+    } else {
+        None
+    };
+    let handed = Handed::of_peer(&room, content.into(), signature)?;
+    let origin = Origin::peer(caller.domain(), &room, handed.message());
+    let placed = place(rooms::submit_handshake(&app, origin, handed).await)?;
+    let detail = |r: &Refusal| format!("{}: {}", r.code, r.detail);
+    let answer = match placed {
+        Ok(at) => UpdateRoomResponse { outcome: UpdateOutcome::Success(at), detail: String::new() },
+        Err(refusal) => {
+            let outcome = match (refusal.code, refusal.epoch) {
+                (Code::WrongEpoch | Code::StaleEpoch, Some(epoch)) => {
+                    UpdateOutcome::WrongEpoch(epoch)
+                }
+                (Code::InvalidCommit | Code::MissingProposal | Code::BadKeyPackage, _) => {
+                    UpdateOutcome::InvalidProposal(Vec::new())
+                }
+                _ => UpdateOutcome::NotAllowed,
+            };
+            UpdateRoomResponse { outcome, detail: detail(&refusal) }
+        }
+    };
+    Ok(bytes(CONTENT_TYPE, answer.encode()))
+}
+
+/// MIMI's answers say no in a struct of their own where the sender can do something about it; the rest is HTTP.
+fn place(result: Outcome<Known>) -> Result<Result<Timestamp, Refusal>, Refused> {
+    let refusal = match result {
+        Ok(Known::Accepted(accepted)) => return Ok(Ok(accepted.at)),
+        Ok(Known::Stored | Known::Refused) => Refusal::new(Code::Unavailable),
+        Err(stop) => stop.into_refusal(),
+    };
+    match refusal.code {
+        Code::StaleEpoch
+        | Code::WrongEpoch
+        | Code::NotAllowed
+        | Code::NotFound
+        | Code::InvalidCommit
+        | Code::MissingProposal
+        | Code::BadKeyPackage
+        | Code::BadCertificate => Ok(Err(refusal)),
+        _ => Err(refusal.into()),
+    }
+}
+
+async fn notify(
+    State(app): Shared,
+    Peer(caller): Peer,
+    Path(uri): Path<String>,
+    request: Request,
+) -> Answer {
+    let room = named(&uri)?;
+    let (headers, content) = content(&app, request, limit::PEER_BODY_BYTES).await?;
+    let hub = room.hub().clone();
+    let verified: Verified<RoomId> = caller.vouch(room, [&hub])?;
+    let (_, room) = verified.into_parts();
+    app.room_for_more()?;
+    let incoming = Incoming {
+        range: FanoutRange::read(&headers)?,
+        members: MemberEffects::read(&headers, &app.domain)?,
+        messages: FanoutMessage::decode_batch(&content).map_err(malformed)?,
+        rest_gone: false,
+        room: room.clone(),
+    };
+    match receive(&app, incoming).await? {
+        Received::Stored(head) => {
+            let mut response = StatusCode::CREATED.into_response();
+            headers::write_head(response.headers_mut(), head);
+            Ok(response)
+        }
+        Received::Behind(head) => {
+            backfill::start(&app, &room);
+            let mut response = Refused(Refusal::new(Code::SeqGap)).into_response();
+            headers::write_head(response.headers_mut(), head);
+            Ok(response)
+        }
+    }
+}
+
+async fn fetch_group_info(
+    State(app): Shared,
+    Peer(caller): Peer,
+    Path(uri): Path<String>,
+    request: Request,
+) -> Answer {
+    let room = hubbed(&app, &uri)?;
+    let (_, content) = content(&app, request, limit::REQUEST_BYTES).await?;
+    let answer = group_info::of_peer(&app, caller.domain(), &room, content.into()).await;
+    Ok(bytes(CONTENT_TYPE, answer?))
+}
+
+async fn give_backfill(
+    State(app): Shared,
+    Peer(caller): Peer,
+    Path(uri): Path<String>,
+    request: Request,
+) -> Answer {
+    let room = hubbed(&app, &uri)?;
+    let (_, content) = content(&app, request, 64).await?;
+    let ask = BackfillRequest::decode(&content).map_err(malformed)?;
+    let mut tx = app.store.snapshot().await.map_err(Stop::from)?;
+    let name = LogName::Room(room);
+    let log = logs::find(&mut tx, &name)
+        .await
+        .map_err(Stop::from)?
+        .ok_or(Refusal::from(Code::NotFound))?;
+    let reader = caller.domain().clone().into();
+    let stays = readers::stays(&mut tx, log.id, &reader).await.map_err(Stop::from)?;
+    // Only what it may have: within one of its stays.
+    let stay = stays.into_iter().rfind(|s| s.from.prev() <= ask.after);
+    let stay = stay.ok_or(Refusal::from(Code::NotFound))?;
+    let until = stay.until.map_or(log.head, |until| until.min(log.head));
+    let max = usize::try_from(ask.max).unwrap_or(usize::MAX);
+    let batch = sending::batch(&mut tx, &log, caller.domain(), (ask.after, until), max).await?;
+    let (range, members, content) = match batch {
+        Some(batch) => (batch.range, batch.members, batch.body),
+        None => {
+            let first = ask.after.next();
+            let chain = logs::chain_at(&mut tx, &log, ask.after).await.map_err(Stop::from)?;
+            let prev_chain = chain.unwrap_or(log.chain);
+            let range = FanoutRange { incarnation: log.incarnation, first, n: 0, prev_chain };
+            (range, MemberEffects::default(), Bytes::new())
+        }
+    };
+    let mut response = bytes(CONTENT_TYPE, content.into());
+    range.write(response.headers_mut());
+    members.write(response.headers_mut());
+    Ok(response)
+}
+
+fn malformed(error: impl std::fmt::Display) -> Refusal {
+    Refusal::because(Code::Malformed, error.to_string())
+}

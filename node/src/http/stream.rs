@@ -1,0 +1,253 @@
+//! The stream's socket: a WebSocket, one CBOR value per binary message. PROTOCOL §6.8.
+//!
+//! Three tasks' worth of work in one loop: read a frame, answer it, push entries. Writing happens in a task of its own behind a
+//! short queue, so that a device that does not read stops its own pushes and nothing else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use futures_util::stream::{FuturesOrdered, SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use protocol::api::{self, Ack, LogRef, Pong, Reply, Submit, SubmitReply, ToDevice, ToNode};
+use protocol::{Code, Cursor, DeviceId, Refusal, SubmitId, limit};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::error::Outcome;
+use crate::rooms;
+use crate::stream::{Feed, Ticket};
+use crate::telemetry::Tag;
+
+/// The largest frame of a device: a handshake bundle and its envelope.
+pub(super) const FRAME_BYTES: usize = limit::BUNDLE_BYTES + 4096;
+
+/// Frames waiting for the socket. Each is at most a batch, or one large entry.
+const WRITES_WAITING: usize = 4;
+/// Submissions of one stream under way.
+const SUBMITS_AT_ONCE: usize = 64;
+/// Answers waiting to be written, before the device's next frame is read.
+const ANSWERS_WAITING: usize = 128;
+/// How often the stream looks whether something was missed.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// `seen` is kept to the minute.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
+
+type Submitted = std::pin::Pin<Box<dyn Future<Output = (SubmitId, SubmitReply)> + Send>>;
+type Acknowledged = std::pin::Pin<Box<dyn Future<Output = (Vec<LogRef>, Outcome<()>)> + Send>>;
+
+/// Serves a stream until either side ends it.
+pub(super) async fn serve(app: Arc<App>, device: DeviceId, ticket: Ticket, socket: WebSocket) {
+    let (sink, source) = socket.split();
+    let (out, frames) = mpsc::channel(WRITES_WAITING);
+    let writer = app.tasks.spawn(write(
+        sink,
+        frames,
+        Duration::from_millis(app.config.limits.stream_write_ms),
+    ));
+    let reason = match Session::open(&app, device.clone(), out.clone()).await {
+        Ok(session) => session.run(source, &ticket).await,
+        Err(stop) => Some(stop.into_refusal()),
+    };
+    app.streams.closed(&device, &ticket);
+    tracing::debug!(device = %Tag(device.as_str()), why = ?reason.as_ref().map(|r| r.code), "a stream ended");
+    if let Some(reason) = reason {
+        // The device may be gone already.
+        let _gone = out.send(ToDevice::Bye(reason)).await;
+    }
+    drop(out);
+    // The writer ends by itself: its queue is closed and each write has a deadline.
+    let _ended = writer.await;
+}
+
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut frames: mpsc::Receiver<ToDevice>,
+    deadline: Duration,
+) {
+    while let Some(frame) = frames.recv().await {
+        let message = Message::Binary(api::encode(&frame).into());
+        match timeout(deadline, sink.send(message)).await {
+            Ok(Ok(())) => {}
+            // Gone, or it does not read: dropping the queue ends the session.
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+    let _closing = timeout(deadline, sink.close()).await;
+}
+
+struct Session {
+    app: Arc<App>,
+    device: DeviceId,
+    feed: Feed,
+    out: mpsc::Sender<ToDevice>,
+    answers: VecDeque<ToDevice>,
+    submits: FuturesOrdered<Submitted>,
+    acks: BTreeMap<LogRef, Cursor>,
+    acking: Option<Acknowledged>,
+}
+
+impl Session {
+    async fn open(app: &Arc<App>, device: DeviceId, out: mpsc::Sender<ToDevice>) -> Outcome<Self> {
+        let feed = Feed::open(app.clone(), device.clone()).await?;
+        let answers = VecDeque::from([ToDevice::Hello(app.info())]);
+        Ok(Self {
+            app: app.clone(),
+            device,
+            feed,
+            out,
+            answers,
+            submits: FuturesOrdered::new(),
+            acks: BTreeMap::new(),
+            acking: None,
+        })
+    }
+
+    /// Runs until the stream ends; says why, when the device can still be told.
+    async fn run(mut self, mut source: SplitStream<WebSocket>, ticket: &Ticket) -> Option<Refusal> {
+        let idle = Duration::from_millis(self.app.config.limits.stream_idle_ms);
+        let mut ends = ticket.ended.clone();
+        let out = self.out.clone();
+        let sleeper = self.feed.sleeper();
+        let mut heard = super::body::tokio_now();
+        let mut look = tokio::time::interval(LOOK_AGAIN);
+        let mut seen = tokio::time::interval(SEEN_EVERY);
+        let stop = self.app.stop.clone();
+        let mut more = true;
+        loop {
+            let room = self.answers.len() < ANSWERS_WAITING && self.submits.len() < SUBMITS_AT_ONCE;
+            let step = tokio::select! {
+                biased;
+                reason = ended(&mut ends) => return reason,
+                () = stop.cancelled() => return Some(Refusal::because(Code::Unavailable, "The node is stopping.")),
+                Some((submit_id, reply)) = self.submits.next(), if !self.submits.is_empty() => {
+                    self.answers.push_back(ToDevice::Reply(Reply { submit_id, reply }));
+                    Ok(())
+                }
+                (names, result) = acked(&mut self.acking) => {
+                    self.acking = None;
+                    self.start_acks();
+                    more = true;
+                    match result {
+                        Ok(()) => self.feed.acknowledged(&names).await,
+                        Err(stop) => Err(stop),
+                    }
+                }
+                permit = out.reserve(), if more || !self.answers.is_empty() => {
+                    // A closed queue means that the writer gave up.
+                    let permit = permit.ok()?;
+                    if let Some(answer) = self.answers.pop_front() {
+                        permit.send(answer);
+                        Ok(())
+                    } else {
+                        match self.feed.next().await {
+                            Ok(Some(entries)) => { permit.send(ToDevice::Entries(entries)); Ok(()) }
+                            Ok(None) => { more = false; Ok(()) }
+                            Err(stop) => Err(stop),
+                        }
+                    }
+                }
+                news = sleeper.news() => { more = true; self.feed.take(news).await }
+                frame = source.next(), if room => {
+                    heard = super::body::tokio_now();
+                    match frame {
+                        Some(Ok(frame)) => match self.frame(frame) {
+                            Ok(true) => { more = true; Ok(()) }
+                            Ok(false) => return None,
+                            Err(refusal) => return Some(refusal),
+                        },
+                        Some(Err(_)) | None => return None,
+                    }
+                }
+                _ = look.tick() => { more = true; self.feed.reload().await }
+                _ = seen.tick() => { self.seen(); Ok(()) }
+                () = tokio::time::sleep_until(heard + idle) => {
+                    return Some(Refusal::because(Code::Unavailable, "The stream was silent for too long."));
+                }
+            };
+            if let Err(stop) = step {
+                let refusal = stop.into_refusal();
+                // The database is busy for a moment; the next look brings what was missed.
+                if refusal.code != Code::Unavailable {
+                    return Some(refusal);
+                }
+            }
+        }
+    }
+
+    /// Takes a frame; false when the device closed the stream.
+    fn frame(&mut self, frame: Message) -> Result<bool, Refusal> {
+        let bytes = match frame {
+            Message::Binary(bytes) => bytes,
+            Message::Ping(_) | Message::Pong(_) => return Ok(true),
+            Message::Close(_) => return Ok(false),
+            Message::Text(_) => {
+                return Err(Refusal::because(Code::Malformed, "Frames are binary."));
+            }
+        };
+        match super::body::decode::<ToNode>(&bytes)? {
+            ToNode::Ack(Ack { log, cursor }) => {
+                // A later acknowledgement of the same log covers the earlier one.
+                let newest = self.acks.entry(log).or_insert(cursor);
+                if newest.incarnation != cursor.incarnation || newest.seq < cursor.seq {
+                    *newest = cursor;
+                }
+                self.start_acks();
+            }
+            ToNode::Submit(submit) => self.submit(submit),
+            ToNode::Ping(ping) => {
+                let pong = Pong { token: ping.token, now: self.app.now() };
+                self.answers.push_back(ToDevice::Pong(pong));
+            }
+            ToNode::Rewind(log) => self.feed.rewind(&log),
+        }
+        Ok(true)
+    }
+
+    fn submit(&mut self, submit: Submit) {
+        let (app, device) = (self.app.clone(), self.device.clone());
+        let submit_id = submit.submit_id;
+        // Polled in order, so submissions reach the writer of the database in the order in which they came.
+        self.submits.push_back(Box::pin(async move {
+            (submit_id, rooms::submit(&app, &device, submit).await)
+        }));
+    }
+
+    fn start_acks(&mut self) {
+        if self.acking.is_some() || self.acks.is_empty() {
+            return;
+        }
+        let acks: Vec<Ack> = std::mem::take(&mut self.acks)
+            .into_iter()
+            .map(|(log, cursor)| Ack { log, cursor })
+            .collect();
+        let names = acks.iter().map(|a| a.log.clone()).collect();
+        let (app, device) = (self.app.clone(), self.device.clone());
+        self.acking = Some(Box::pin(async move {
+            (names, crate::reading::acknowledge(&app, &device, acks).await)
+        }));
+    }
+
+    fn seen(&self) {
+        let (app, device) = (self.app.clone(), self.device.clone());
+        self.app.tasks.spawn(async move { crate::devices::seen(&app, device).await });
+    }
+}
+
+/// Waits until the stream must end, and says why.
+async fn ended(ends: &mut watch::Receiver<Option<Refusal>>) -> Option<Refusal> {
+    match ends.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone(),
+        Err(_) => None,
+    }
+}
+
+/// Waits for the acknowledgements under way; for ever when there are none.
+async fn acked(acking: &mut Option<Acknowledged>) -> (Vec<LogRef>, Outcome<()>) {
+    match acking {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}

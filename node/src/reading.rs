@@ -1,0 +1,170 @@
+//! What devices read: the list of their logs, entries after a cursor, acknowledgements.
+
+use std::collections::BTreeMap;
+
+use delivery::reader::{self, Acknowledged, Limits, Reader, Span, Window};
+use protocol::api::{self, Ack, Body, Entries, Gap, LogRef, LogState, Logs};
+use protocol::log::EntryKind;
+use protocol::{Code, Cursor, DeviceId, Seq, limit};
+
+use crate::app::App;
+use crate::error::Outcome;
+use crate::store::logs::{self, Bodies, Log, LogName};
+use crate::store::readers::{self, Stay};
+use crate::store::{StoreError, Tx};
+
+/// Logs of one device: its rooms, those it left and is still owed something of, and its inbox.
+pub(crate) const LOGS_MAX: usize = 2 * limit::ROOMS_PER_DEVICE + 1;
+
+/// A log as a device names it. It does not see uplinks.
+pub(crate) fn log_ref(name: &LogName) -> Option<LogRef> {
+    match name {
+        LogName::Inbox(_) => Some(LogRef::Inbox),
+        LogName::Room(room) | LogName::Replica(room) => Some(LogRef::Room(room.clone())),
+        LogName::Uplink(_) => None,
+    }
+}
+
+/// The stay that is served now: the oldest that is not over, else the last one.
+pub(crate) fn current(stays: &[Stay]) -> Option<Reader> {
+    let stays = || stays.iter().map(|s| (*s).into());
+    stays().find(|r: &Reader| !r.done()).or(stays().last())
+}
+
+/// One log of a device and where the device stands in it.
+pub(crate) async fn find(
+    tx: &mut Tx,
+    app: &App,
+    device: &DeviceId,
+    log: &LogRef,
+) -> Outcome<(Log, Reader)> {
+    let name = match log {
+        LogRef::Inbox => LogName::Inbox(device.clone()),
+        LogRef::Room(room) if *room.hub() == app.domain => LogName::Room(room.clone()),
+        LogRef::Room(room) => LogName::Replica(room.clone()),
+    };
+    // A room that is not there and one that the device is not in look the same.
+    let log = logs::find(tx, &name).await?.ok_or(Code::NotFound)?;
+    let stays = readers::stays(tx, log.id, &device.clone().into()).await?;
+    let reader = current(&stays).ok_or(Code::NotFound)?;
+    Ok((log, reader))
+}
+
+/// Every log that a device reads, with its present stay in each.
+pub(crate) async fn all(
+    tx: &mut Tx,
+    device: &DeviceId,
+) -> Result<Vec<(LogRef, Log, Reader)>, StoreError> {
+    let rows = readers::of_reader(tx, &device.clone().into(), LOGS_MAX).await?;
+    let mut found: BTreeMap<LogRef, (Log, Vec<Stay>)> = BTreeMap::new();
+    for (log, stay) in rows {
+        if let Some(name) = log_ref(&log.name) {
+            found.entry(name).or_insert_with(|| (log, Vec::new())).1.push(stay);
+        }
+    }
+    let with_reader =
+        |(name, (log, stays)): (LogRef, (Log, Vec<Stay>))| current(&stays).map(|r| (name, log, r));
+    Ok(found.into_iter().filter_map(with_reader).collect())
+}
+
+/// `GET /v1/rooms`.
+pub(crate) async fn list(app: &App, device: &DeviceId) -> Outcome<Logs> {
+    let mut tx = app.store.snapshot().await?;
+    let state = |(name, log, reader): (LogRef, Log, Reader)| LogState {
+        log: name,
+        cursor: Cursor { incarnation: log.incarnation, seq: reader.cursor },
+        head: log.head,
+        until: reader.until,
+    };
+    Ok(Logs { logs: all(&mut tx, device).await?.into_iter().map(state).collect() })
+}
+
+/// `POST /v1/read`: entries after a cursor; nothing moves.
+pub(crate) async fn read(app: &App, device: &DeviceId, ask: &api::Read) -> Outcome<Entries> {
+    let mut tx = app.store.snapshot().await?;
+    let (log, reader) = find(&mut tx, app, device, &ask.log).await?;
+    if ask.after.incarnation != log.incarnation {
+        return Err(Code::WrongIncarnation.into());
+    }
+    // Nothing from before the device joined, and the window does not count: the device asks for as much as it can take.
+    let after = ask.after.seq.max(reader.from.prev());
+    let batch = u64::from(ask.max).clamp(1, Limits::DEVICE.batch);
+    let ends = logs::ends(&mut tx, &log, after).await?;
+    let window = reader::window(&reader, &ends, after, Limits { batch, window: u64::MAX });
+    let (span, gap) = match window {
+        Window::Send { entries, gap } => (entries, gap),
+        Window::Full | Window::CaughtUp | Window::Ended => (None, None),
+    };
+    Ok(entries(&mut tx, &ask.log, &log, (span, gap), after).await?)
+}
+
+/// A run of entries of `log` as a device gets them: those of `what.0`, and word of the gap `what.1` before them. With neither, the
+/// chain is that at `after`.
+pub(crate) async fn entries(
+    tx: &mut Tx,
+    name: &LogRef,
+    log: &Log,
+    what: (Option<Span>, Option<Gap>),
+    after: Seq,
+) -> Result<Entries, StoreError> {
+    let (span, gap) = what;
+    let run = match span {
+        Some(span) => logs::read(tx, log.id, span, limit::BATCH_BYTES, Bodies::NoWelcomes).await?,
+        None => Vec::new(),
+    };
+    let before = match (run.first(), gap.as_ref()) {
+        (Some(first), _) => first.seq.prev(),
+        (None, Some(gap)) => gap.last,
+        (None, None) => after,
+    };
+    let prev_chain = match name {
+        LogRef::Inbox => None,
+        LogRef::Room(_) => logs::chain_at(tx, log, before).await?,
+    };
+    let entry = |e: logs::Entry| api::Entry {
+        seq: e.seq,
+        at: e.at,
+        kind: e.kind.code(),
+        body: match e.body {
+            Some(body) if e.kind != EntryKind::Welcome => Body::Full(body),
+            _ => Body::Withheld(e.digest),
+        },
+    };
+    Ok(Entries {
+        log: name.clone(),
+        incarnation: log.incarnation,
+        prev_chain,
+        entries: run.into_iter().map(entry).collect(),
+        head: log.head,
+        gap,
+    })
+}
+
+/// `POST /v1/ack` and frames of the stream: everything up to each cursor is safe on the device.
+///
+/// # Errors
+/// The first acknowledgement that is refused; those before it stay.
+pub(crate) async fn acknowledge(
+    app: &std::sync::Arc<App>,
+    device: &DeviceId,
+    acks: Vec<Ack>,
+) -> Outcome<()> {
+    let (shared, device) = (app.clone(), device.clone());
+    app.store
+        .write(move |tx| {
+            Box::pin(async move {
+                for ack in &acks {
+                    let (log, reader) = find(tx, &shared, &device, &ack.log).await?;
+                    let ends = logs::ends(tx, &log, reader.cursor).await?;
+                    match reader::acknowledge(&reader, &ends, ack.cursor)? {
+                        Acknowledged::Unchanged => {}
+                        Acknowledged::Moved(seq) => {
+                            readers::advance(tx, log.id, &device.clone().into(), seq).await?;
+                        }
+                    }
+                }
+                Ok(())
+            })
+        })
+        .await
+}

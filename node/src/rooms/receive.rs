@@ -1,0 +1,275 @@
+//! A follower takes in what the hub sent: appends to its replica with the hub's own numbers, and carries out what the entries do to
+//! its devices. PROTOCOL §9.7.
+
+use std::sync::Arc;
+
+use delivery::log::{Batch, Follow, FollowerHead, Head, follow};
+use federation::headers::{FanoutRange, MemberChange, MemberEffects};
+use protocol::api::{Gap, GapReason, InboxItem, Welcome};
+use protocol::log::{Chain, Digest};
+use protocol::mimi::{Fanout, FanoutMessage, RatchetTreeOption};
+use protocol::{Code, Cursor, Refusal, RoomId, Seq, Timestamp};
+
+use crate::app::App;
+use crate::error::{Error, Outcome, Stop};
+use crate::inbox;
+use crate::store::logs::{self, Entry, Log, LogName, Start};
+use crate::store::rooms::{GroupState, Room};
+use crate::store::{Tx, Wake, devices, keypackages, members, readers, rooms};
+
+/// What a hub sent of one of its rooms.
+pub(crate) struct Incoming {
+    pub(crate) room: RoomId,
+    pub(crate) range: FanoutRange,
+    pub(crate) members: MemberEffects,
+    pub(crate) messages: Vec<FanoutMessage>,
+    /// Whether the hub has nothing any more before the first of them.
+    pub(crate) rest_gone: bool,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// It is here; the replica's head.
+    Stored(Seq),
+    /// Entries before it are missing; the replica's head.
+    Behind(Seq),
+}
+
+/// Takes it in, in one transaction.
+///
+/// # Errors
+/// `Malformed`, `ChainMismatch`, `WrongIncarnation`; `NotFound` when no device of ours is in the room.
+pub(crate) async fn receive(app: &Arc<App>, incoming: Incoming) -> Outcome<Received> {
+    if usize::try_from(incoming.range.n) != Ok(incoming.messages.len()) {
+        let detail = "The header counts other entries than the body.";
+        return Err(Refusal::because(Code::Malformed, detail).into());
+    }
+    let shared = app.clone();
+    app.store.write(move |tx| Box::pin(take(tx, shared, incoming))).await
+}
+
+async fn take(tx: &mut Tx, app: Arc<App>, incoming: Incoming) -> Outcome<Received> {
+    let name = LogName::Replica(incoming.room.clone());
+    let found = logs::lock(tx, &name).await?;
+    let entries = entries(&incoming.messages)?;
+    let digests: Vec<Digest> = entries.iter().map(|e| e.digest).collect();
+    let range = &incoming.range;
+    let batch = Batch {
+        incarnation: range.incarnation,
+        first: range.first,
+        prev_chain: range.prev_chain,
+        digests: &digests,
+        rest_gone: incoming.rest_gone,
+    };
+    let (log, head, stored) = match found {
+        Some(log) => {
+            let read = range.first > log.head.next() && anybody_reads_on(tx, &log).await?;
+            let head = Head { seq: log.head, chain: log.chain };
+            let head = FollowerHead { incarnation: log.incarnation, head, read };
+            let stored = logs::chain_at(tx, &log, range.last()).await?;
+            (log, Some(head), stored)
+        }
+        None => (begin(tx, &app, &incoming).await?, None, None),
+    };
+    let (skip, chains, gap) = match follow(head.as_ref(), &batch, stored) {
+        Follow::Duplicate => return Ok(Received::Stored(log.head)),
+        Follow::Gap { .. } => return Ok(Received::Behind(log.head)),
+        Follow::ChainMismatch { at } => {
+            tracing::error!(hub = %incoming.room.hub(), %at, "a hub shows another history of a room than before");
+            return Err(Code::ChainMismatch.into());
+        }
+        Follow::OtherIncarnation { .. } => return Err(Code::WrongIncarnation.into()),
+        Follow::Append { skip, chains, gap, .. } => (skip, chains, gap),
+    };
+    let before = log.head;
+    let first = Seq::new(range.first.get().saturating_add(skip as u64));
+    let log = step_over(tx, log, first, gap, range.prev_chain, app.now()).await?;
+    let places = (first.get()..).map(Seq::new);
+    let rows: Vec<Entry> = entries
+        .into_iter()
+        .skip(skip)
+        .zip(chains)
+        .zip(places)
+        .map(|((entry, chain), seq)| Entry { seq, chain, ..entry })
+        .collect();
+    logs::append(tx, log.id, &rows).await?;
+    Taking { app: &app, incoming: &incoming, log: &log, before }.finish(tx, skip, &rows).await?;
+    tx.wake(Wake::Log(log.id));
+    Ok(Received::Stored(rows.last().map_or(log.head, |e| e.seq)))
+}
+
+/// The entries that the messages stand for, one each; their places are still to be found.
+fn entries(messages: &[FanoutMessage]) -> Result<Vec<Entry>, Refusal> {
+    let one = |message: &FanoutMessage| match message.entries().as_slice() {
+        [(kind, body)] => Ok(Entry {
+            seq: Seq::new(0),
+            at: message.at,
+            kind: *kind,
+            body: Some(body.to_vec()),
+            digest: Digest::of_entry(*kind, message.at, body),
+            chain: Chain::from_bytes([0; 32]),
+            note: None,
+        }),
+        _ => Err(Refusal::because(Code::Malformed, "Each entry comes as a message of its own.")),
+    };
+    messages.iter().map(one).collect()
+}
+
+/// Whether a device of ours must get entries after the head.
+async fn anybody_reads_on(tx: &mut Tx, log: &Log) -> Outcome<bool> {
+    let mut after = None;
+    loop {
+        let page = readers::of_log(tx, log.id, after.as_ref(), READERS_PAGE).await?;
+        if page.iter().any(|(_, stay)| stay.until.is_none_or(|until| until > log.head)) {
+            return Ok(true);
+        }
+        match page.into_iter().last() {
+            Some((last, _)) => after = Some(last),
+            None => return Ok(false),
+        }
+    }
+}
+
+const READERS_PAGE: usize = 512;
+
+/// A replica begins where the hub begins to send, if a device of ours joins there.
+async fn begin(tx: &mut Tx, app: &App, incoming: &Incoming) -> Outcome<Log> {
+    let joins = |e: &federation::headers::MemberEffect| e.change == MemberChange::Joined;
+    if !incoming.members.list().iter().any(joins) {
+        return Err(Code::NotFound.into());
+    }
+    let range = &incoming.range;
+    let at = Timestamp::from_ms(0);
+    let start = Start {
+        incarnation: range.incarnation,
+        seq: range.first.prev(),
+        chain: range.prev_chain,
+        at,
+    };
+    let name = LogName::Replica(incoming.room.clone());
+    let hub = incoming.room.hub();
+    let log = logs::create(tx, &name, hub, &start, app.now()).await?.ok_or(Code::Unavailable)?;
+    let suite = incoming.messages.iter().find_map(|m| match &m.content {
+        Fanout::Welcome { welcome, .. } => Some(welcome.view().suite),
+        Fanout::Application { .. } | Fanout::Proposal { .. } | Fanout::Commit { .. } => None,
+    });
+    let room = Room {
+        log,
+        room: incoming.room.clone(),
+        hub: hub.clone(),
+        suite: suite.unwrap_or_default(),
+        epoch: protocol::Epoch::new(0),
+        created: app.now(),
+        closed: None,
+    };
+    rooms::create(tx, &room, &GroupState::default()).await?;
+    Ok(logs::get(tx, log).await?)
+}
+
+/// Moves the replica over entries that it will never have: lost ones, or such that nobody here was reading.
+async fn step_over(
+    tx: &mut Tx,
+    log: Log,
+    first: Seq,
+    gap: Option<Gap>,
+    chain: Chain,
+    now: Timestamp,
+) -> Outcome<Log> {
+    if first <= log.head.next() {
+        return Ok(log);
+    }
+    let missing =
+        gap.unwrap_or(Gap { first: log.head.next(), last: first.prev(), reason: GapReason::Lost });
+    logs::skip(tx, log.id, &missing, &chain, now).await?;
+    Ok(logs::get(tx, log.id).await?)
+}
+
+/// A batch whose entries are appended.
+struct Taking<'a> {
+    app: &'a App,
+    incoming: &'a Incoming,
+    log: &'a Log,
+    /// The replica's head before it.
+    before: Seq,
+}
+
+impl Taking<'_> {
+    async fn finish(&self, tx: &mut Tx, skip: usize, rows: &[Entry]) -> Outcome<()> {
+        self.effects(tx).await?;
+        let mut commit: Option<(Seq, Timestamp, Chain)> = None;
+        for (message, row) in self.incoming.messages.iter().skip(skip).zip(rows) {
+            match &message.content {
+                Fanout::Commit { commit: bytes, .. } => {
+                    rooms::follow_epoch(tx, self.log.id, bytes.view().epoch.next()).await?;
+                    commit = Some((row.seq, row.at, row.chain));
+                }
+                Fanout::Welcome { welcome, tree } => {
+                    let RatchetTreeOption::Full(tree) = tree else {
+                        let detail = "A Welcome comes with its whole ratchet tree.";
+                        return Err(Refusal::because(Code::Malformed, detail).into());
+                    };
+                    let at = match commit {
+                        Some(at) => at,
+                        None => self.commit_of(tx, row.seq).await?,
+                    };
+                    self.welcome(tx, welcome, tree.as_slice(), at).await?;
+                }
+                Fanout::Application { .. } | Fanout::Proposal { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The commit that a Welcome follows, when it came in an earlier batch.
+    async fn commit_of(&self, tx: &mut Tx, welcome: Seq) -> Outcome<(Seq, Timestamp, Chain)> {
+        let entry = logs::entry(tx, self.log.id, welcome.prev()).await?;
+        let entry = entry.ok_or(Stop::Failed(Error::Damaged("a Welcome without its commit")))?;
+        Ok((entry.seq, entry.at, entry.chain))
+    }
+
+    /// Only what the new entries do: a batch that came before has had its effect, and another may have followed since.
+    async fn effects(&self, tx: &mut Tx) -> Outcome<()> {
+        for effect in self.incoming.members.list().iter().filter(|e| e.at > self.before) {
+            let known = devices::find(tx, &effect.device).await?;
+            if known.is_none_or(|d| d.revoked.is_some()) {
+                continue;
+            }
+            let reader = effect.device.clone().into();
+            match effect.change {
+                MemberChange::Joined => {
+                    readers::add(tx, self.log.id, &reader, effect.at).await?;
+                    members::add(tx, self.log.id, &effect.device, effect.at).await?;
+                }
+                MemberChange::Removed => {
+                    readers::end(tx, self.log.id, &reader, effect.at).await?;
+                    members::remove(tx, self.log.id, &effect.device).await?;
+                }
+            }
+            tx.wake(Wake::Device(effect.device.clone()));
+        }
+        Ok(())
+    }
+
+    async fn welcome(
+        &self,
+        tx: &mut Tx,
+        welcome: &protocol::mimi::WelcomeMessageBytes,
+        tree: &[u8],
+        (seq, at, chain): (Seq, Timestamp, Chain),
+    ) -> Outcome<()> {
+        for reference in welcome.view().new_members() {
+            let Some(device) = keypackages::device_of(tx, reference).await? else { continue };
+            let item = InboxItem::Welcome(Welcome {
+                room: self.incoming.room.clone(),
+                cursor: Cursor { incarnation: self.incoming.range.incarnation, seq },
+                chain,
+                at,
+                welcome: welcome.as_slice().to_vec(),
+                tree: tree.to_vec(),
+            });
+            inbox::put(tx, &device, &item, self.app.now()).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! What this process knows of each peer now. Not kept: after a restart the first attempt finds out again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use delivery::breaker::{Breaker, Dial};
+use federation::{Outcome, Why};
+use protocol::{Code, Domain, Refusal, Timestamp};
+use tokio::sync::{Semaphore, watch};
+
+use crate::app::App;
+use crate::error;
+use crate::store::peers::{self, PeerState};
+
+/// All peers that were talked to since the start.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    known: Mutex<BTreeMap<Domain, Arc<Line>>>,
+    in_flight: usize,
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct Line {
+    breaker: Mutex<Breaker>,
+    /// Requests that may be in flight to it.
+    pub(crate) slots: Semaphore,
+    /// Counts signs of life, so that whoever waits for the peer notices one.
+    pub(crate) contacts: watch::Sender<u64>,
+    noted: Mutex<Timestamp>,
+}
+
+impl Peers {
+    pub(crate) fn new(in_flight: usize) -> Self {
+        Self { known: Mutex::default(), in_flight: in_flight.min(Semaphore::MAX_PERMITS) }
+    }
+
+    /// The line to `peer`.
+    pub(crate) fn line(&self, peer: &Domain) -> Arc<Line> {
+        let mut known = locked(&self.known);
+        let line = known.entry(peer.clone()).or_insert_with(|| {
+            Arc::new(Line {
+                breaker: Mutex::default(),
+                slots: Semaphore::new(self.in_flight),
+                contacts: watch::channel(0).0,
+                noted: Mutex::default(),
+            })
+        });
+        line.clone()
+    }
+}
+
+impl Line {
+    /// Whether the peer may be dialled now.
+    pub(crate) fn dial(&self, now: Timestamp) -> Dial {
+        locked(&self.breaker).dial(now)
+    }
+
+    /// The peer answered, or asked.
+    pub(crate) fn alive(&self) {
+        locked(&self.breaker).answered();
+        self.contacts.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// The peer did not answer.
+    pub(crate) fn silent(&self, now: Timestamp, jitter: u32) {
+        locked(&self.breaker).silent(now, jitter);
+        // Those who waited for the probe look again, and find when to.
+        self.contacts.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Takes in how a request to the peer ended, for all its lanes.
+    pub(crate) fn learn<T>(&self, outcome: &Outcome<T>, now: Timestamp, jitter: u32) {
+        match outcome {
+            Outcome::Done(_) | Outcome::Refused(_) => locked(&self.breaker).answered(),
+            Outcome::Retry { why, .. } => match why {
+                Why::Busy(_) | Why::Estranged(_) | Why::Answer(_) => {
+                    locked(&self.breaker).answered()
+                }
+                Why::Unreachable(_)
+                | Why::Forbidden(_)
+                | Why::Timeout(_)
+                | Why::Certificate(_)
+                | Why::Tls(_)
+                | Why::Lost(_)
+                | Why::Ours(_) => self.silent(now, jitter),
+            },
+        }
+    }
+}
+
+/// The peer's row, when it may be talked to.
+///
+/// # Errors
+/// `UnknownPeer` when it is not on the allow-list or was blocked.
+pub(crate) async fn active(app: &App, peer: &Domain) -> error::Outcome<federation::Peer> {
+    let found = peers::find(&mut app.store.snapshot().await?, peer).await?;
+    let row = found.filter(|p| p.state != PeerState::Blocked);
+    let row = row.ok_or_else(|| {
+        Refusal::because(Code::UnknownPeer, format!("{peer} is not paired with this node."))
+    })?;
+    Ok(federation::Peer {
+        domain: row.domain,
+        node_key: row.node_key,
+        host: row.host,
+        port: row.port,
+        reach: row.reach,
+    })
+}
+
+/// An authenticated request of a peer came in: whatever waits for it may go. Noted in the database to the minute.
+pub(crate) fn contact(app: &Arc<App>, peer: &Domain) {
+    let line = app.peers.line(peer);
+    line.alive();
+    let now = app.now();
+    {
+        let mut noted = locked(&line.noted);
+        if now.since(*noted) < NOTE_EVERY {
+            return;
+        }
+        *noted = now;
+    }
+    let (shared, peer) = (app.clone(), peer.clone());
+    app.tasks.spawn(async move {
+        let noted = shared
+            .store
+            .write(move |tx| Box::pin(async move { peers::contact(tx, &peer, now).await }))
+            .await;
+        if let Err(error) = noted {
+            tracing::debug!(%error, "a peer's contact could not be noted");
+        }
+    });
+}
+
+const NOTE_EVERY: Duration = Duration::from_secs(60);
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
