@@ -41,7 +41,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// The TLS and HTTP handshakes.
     pub handshake: Duration,
-    /// From the first byte of the request to the last of the answer.
+    /// From the first byte of the request to the last of the answer, if both are short; long ones may take longer, at no less than
+    /// 16 KiB a second.
     pub answer: Duration,
 }
 
@@ -345,19 +346,20 @@ impl Client {
         let mut connection = slot.connection(&self.0.timeouts).await?;
         // A kept connection may have ended unnoticed; then the request was not sent and gets one new connection.
         for last in [false, true] {
-            match timeout(wait, connection.send(request, max)).await {
-                Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(Unsent::Failed(why))) => return Err(why.into()),
-                Ok(Err(Unsent::Intact(same))) if !last => {
+            match connection.send(request, max, wait).await {
+                Ok(reply) => return Ok(reply),
+                Err(Unsent::Failed(why)) => {
+                    if why == Why::Timeout(Stage::Answer) {
+                        slot.discard(&connection).await;
+                    }
+                    return Err(why.into());
+                }
+                Err(Unsent::Intact(same)) if !last => {
                     slot.discard(&connection).await;
                     request = *same;
                     connection = slot.connection(&self.0.timeouts).await?;
                 }
-                Ok(Err(Unsent::Intact(_))) => break,
-                Err(_) => {
-                    slot.discard(&connection).await;
-                    return Err(Why::Timeout(Stage::Answer).into());
-                }
+                Err(Unsent::Intact(_)) => break,
             }
         }
         Err(Why::Lost("it ended before the request was sent".into()).into())

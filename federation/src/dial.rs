@@ -12,10 +12,10 @@ use crate::Reach;
 
 impl Reach {
     /// The reach of a peer that told us its own address, from where it called: a caller from a private network shares that
-    /// network with us.
+    /// network with us. Every other one does not, whatever its address.
     #[must_use]
     pub fn seen_from(caller: IpAddr) -> Self {
-        if is_global(caller) { Self::Public } else { Self::Anywhere }
+        if is_private(caller) { Self::Anywhere } else { Self::Public }
     }
 
     /// Whether `address` may be dialled.
@@ -27,6 +27,24 @@ impl Reach {
             Self::Anywhere => !address.is_unspecified() && !address.is_multicast(),
         }
     }
+}
+
+/// Whether `address` can only be on our own network or machine. A listener for both kinds of addresses shows IPv4 callers as
+/// `::ffff:a.b.c.d`.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || inside_v4(v4, SHARED_V4)
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Shared address space (RFC 6598): the inside of a provider, and of overlay networks that borrow it.
+const SHARED_V4: (Ipv4Addr, u32) = (Ipv4Addr::new(100, 64, 0, 0), 10);
+
+fn inside_v4(address: Ipv4Addr, (net, len): (Ipv4Addr, u32)) -> bool {
+    u32::from(address) >> (32 - len) == u32::from(net) >> (32 - len)
 }
 
 /// Whether `address` is one of the public Internet. IPv6 addresses that carry an IPv4 address are refused whole: what they lead
@@ -43,7 +61,7 @@ pub fn is_global(address: IpAddr) -> bool {
 const SPECIAL_V4: &[(Ipv4Addr, u32)] = &[
     (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    SHARED_V4,
     (Ipv4Addr::new(127, 0, 0, 0), 8),
     (Ipv4Addr::new(169, 254, 0, 0), 16),
     (Ipv4Addr::new(172, 16, 0, 0), 12),
@@ -58,8 +76,7 @@ const SPECIAL_V4: &[(Ipv4Addr, u32)] = &[
 ];
 
 fn global_v4(address: Ipv4Addr) -> bool {
-    let bits = u32::from(address);
-    !SPECIAL_V4.iter().any(|(net, len)| bits >> (32 - len) == u32::from(*net) >> (32 - len))
+    !SPECIAL_V4.iter().any(|block| inside_v4(address, *block))
 }
 
 /// What is outside `2000::/3` is not unicast of the public Internet; inside it, these are not either.
@@ -192,7 +209,6 @@ mod tests {
         ] {
             let address: IpAddr = text.parse().unwrap();
             assert!(!Reach::Public.allows(address), "{text}");
-            assert_eq!(Reach::seen_from(address), Reach::Anywhere, "{text}");
         }
         for text in [
             "1.1.1.1",
@@ -208,7 +224,31 @@ mod tests {
         ] {
             let address: IpAddr = text.parse().unwrap();
             assert!(Reach::Public.allows(address), "{text}");
-            assert_eq!(Reach::seen_from(address), Reach::Public, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_caller_from_outside_does_not_get_us_to_dial_inside() {
+        for (text, reach) in [
+            ("127.0.0.1", Reach::Anywhere),
+            ("::ffff:127.0.0.1", Reach::Anywhere),
+            ("10.1.2.3", Reach::Anywhere),
+            ("172.16.0.1", Reach::Anywhere),
+            ("192.168.1.1", Reach::Anywhere),
+            ("169.254.1.1", Reach::Anywhere),
+            ("100.100.1.1", Reach::Anywhere),
+            ("::1", Reach::Anywhere),
+            ("fd00::1", Reach::Anywhere),
+            ("fe80::1", Reach::Anywhere),
+            ("8.8.8.8", Reach::Public),
+            ("::ffff:8.8.8.8", Reach::Public),
+            ("2002:808:808::1", Reach::Public),
+            ("2001::1", Reach::Public),
+            ("64:ff9b::808:808", Reach::Public),
+            ("198.18.0.1", Reach::Public),
+            ("2a00:1450::1", Reach::Public),
+        ] {
+            assert_eq!(Reach::seen_from(text.parse().unwrap()), reach, "{text}");
         }
     }
 

@@ -4,16 +4,16 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::CertificateError;
 use rustls_pki_types::ServerName;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -28,6 +28,9 @@ type Outgoing = Request<Full<Bytes>>;
 /// A connection that nobody answers on is found out this soon, even without a request.
 const PING: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
+
+/// Bytes per second of the slowest network on which a long request or answer is waited for.
+const SLOWEST: u64 = 16 * 1024;
 
 /// What HTTP/1.1 reads at once; its headers must fit.
 const HTTP1_BUFFER: usize = 128 * 1024;
@@ -137,15 +140,25 @@ impl Connection {
         Arc::ptr_eq(&self.driver, &other.driver)
     }
 
-    /// Sends a request and reads the whole answer, up to `max` bytes of body.
-    pub(super) async fn send(&mut self, request: Outgoing, max: usize) -> Result<Reply, Unsent> {
-        let sent = match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(origin_form(request)).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+    /// Sends a request and reads the whole answer, up to `max` bytes of body. `patience` is how long a small one may take; a
+    /// long one may take longer, at no less than [`SLOWEST`].
+    pub(super) async fn send(
+        &mut self,
+        request: Outgoing,
+        max: usize,
+        patience: Duration,
+    ) -> Result<Reply, Unsent> {
+        let upload = request.body().size_hint().exact().unwrap_or_default();
+        let sending = async {
+            match &mut self.sender {
+                Sender::Http1(sender) => sender.try_send_request(origin_form(request)).await,
+                Sender::Http2(sender) => sender.try_send_request(request).await,
+            }
         };
-        match sent {
-            Ok(response) => read(response, max).await.map_err(Unsent::Failed),
-            Err(e) => Err(unsent(e)),
+        match timeout(patience + at_slowest(upload), sending).await {
+            Ok(Ok(response)) => read(response, max, patience).await.map_err(Unsent::Failed),
+            Ok(Err(e)) => Err(unsent(e)),
+            Err(_) => Err(Unsent::Failed(Why::Timeout(Stage::Answer))),
         }
     }
 }
@@ -169,17 +182,34 @@ fn origin_form(mut request: Outgoing) -> Outgoing {
     request
 }
 
-async fn read(response: Response<Incoming>, max: usize) -> Result<Reply, Why> {
+/// Reads the answer's body. What has come buys time for the rest, so that a long answer over a weak network arrives and one that
+/// drips does not hold us.
+async fn read(response: Response<Incoming>, max: usize, patience: Duration) -> Result<Reply, Why> {
     let (parts, body) = response.into_parts();
-    match Limited::new(body, max).collect().await {
-        Ok(body) => {
-            Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+    let mut body = Limited::new(body, max);
+    let mut bytes = BytesMut::new();
+    let started = Instant::now();
+    loop {
+        let deadline = started + patience + at_slowest(bytes.len() as u64);
+        let frame = match timeout_at(deadline, body.frame()).await {
+            Err(_) => return Err(Why::Timeout(Stage::Answer)),
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(e))) if e.is::<http_body_util::LengthLimitError>() => {
+                return Err(Why::Answer(format!("it is longer than {max} bytes")));
+            }
+            Ok(Some(Err(e))) => return Err(Why::Lost(e.to_string())),
+        };
+        if let Ok(data) = frame.into_data() {
+            bytes.extend_from_slice(&data);
         }
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
-            Err(Why::Answer(format!("it is longer than {max} bytes")))
-        }
-        Err(e) => Err(Why::Lost(e.to_string())),
     }
+    Ok(Reply { status: parts.status, headers: parts.headers, body: bytes.freeze() })
+}
+
+/// How long so many bytes take at the slowest pace that is waited for.
+fn at_slowest(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / SLOWEST)
 }
 
 /// Our verifier's reason is inside rustls' error, which is inside the I/O error.

@@ -156,6 +156,45 @@ async fn a_request_arrives_with_its_headers_and_a_proven_caller() {
 }
 
 #[tokio::test]
+async fn a_commit_that_adds_as_many_devices_as_one_may_is_told_in_one_header() {
+    let w = World::new(Timeouts::default());
+    let device = |n: u64| {
+        DeviceId::parse(&format!("mimi://b.example/d/{}-{n}/{n:016x}", "x".repeat(120))).unwrap()
+    };
+    let effect =
+        |n| MemberEffect { change: MemberChange::Joined, device: device(n), at: Seq::new(n + 1) };
+    let many =
+        Batch { members: MemberEffects::new((0..256).map(effect).collect()).unwrap(), ..batch() };
+    let expected = many.members.clone();
+    let server = w
+        .serve(with_directory(move |seen| {
+            assert_eq!(
+                MemberEffects::read(&seen.parts.headers, &domain("b.example")).unwrap(),
+                expected
+            );
+            now(ready(201, ""))
+        }))
+        .await;
+    let notified = w.client.notify(&server.row(&w.b), &room(), &many).await;
+    assert_eq!(notified, Outcome::Done(Notified::Stored(None)));
+}
+
+#[tokio::test]
+async fn a_long_body_arrives_whole_both_ways() {
+    let w = World::new(Timeouts::default());
+    let long = Bytes::from(vec![7; 5 * 1024 * 1024]);
+    let sent = long.clone();
+    let server = w
+        .serve(with_directory(move |seen| {
+            assert_eq!(seen.body, sent);
+            now(ready(422, seen.body))
+        }))
+        .await;
+    let refused = w.client.submit_message(&server.row(&w.b), &room(), long).await;
+    assert!(matches!(refused, Outcome::Refused(r) if r.code == Code::Invalid));
+}
+
+#[tokio::test]
 async fn many_requests_share_one_connection() {
     let w = World::new(Timeouts::default());
     let server = w.serve(with_directory(|_| now(ready(200, accepted())))).await;
