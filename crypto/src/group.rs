@@ -17,7 +17,9 @@ mod join;
 mod leave;
 mod receive;
 
-use openmls::group::MlsGroup;
+use std::time::Duration;
+
+use openmls::group::{MlsGroup, PastEpochDeletion};
 use protocol::room::{CommitFacts, Participants, ParticipantsUpdate};
 use protocol::{Code, DeviceId, Domain, Epoch, Refusal, RoomId};
 
@@ -242,6 +244,16 @@ impl Group {
         Ok(())
     }
 
+    /// Drops the keys of past epochs that ended more than two weeks ago; to be called now and then.
+    ///
+    /// # Errors
+    /// Ours only.
+    pub fn forget(&mut self) -> Result<(), Error> {
+        let old = PastEpochDeletion::older_than_duration(PAST_EPOCH_AGE);
+        let provider = Provider::without_chance(&self.storage);
+        self.mls.delete_past_epoch_secrets(&provider, old).map_err(ours)
+    }
+
     /// The room.
     #[must_use]
     pub fn room(&self) -> &RoomId {
@@ -349,6 +361,9 @@ impl Group {
         self.identity.key().sign(wire::BUNDLE_LABEL, &content)
     }
 }
+
+/// Keys of past epochs are for mail that is late, not for ever: who steals a device reads no further back.
+const PAST_EPOCH_AGE: Duration = Duration::from_hours(14 * 24);
 
 /// The row with the room's URI.
 const ROOM_ROW: &[u8] = b"R";

@@ -53,7 +53,7 @@ impl Group {
             .load_psks(&self.storage)
             .map_err(ours)?;
         let after = facts::participants_after(&before, builder.app_data_update_proposals())?;
-        if after != before {
+        if !change.participants.is_empty() {
             let updater = builder.app_data_dictionary_updater();
             let dictionary = settings::dictionary_change(updater, &after);
             builder.with_app_data_dictionary_updates(dictionary);

@@ -330,3 +330,12 @@ fn rows_of_another_device_or_with_one_missing_are_not_loaded() {
         }
     }
 }
+
+#[test]
+fn groups_can_move_between_threads() {
+    fn send<T: Send>() {}
+    fn share<T: Sync>() {}
+    send::<Group>();
+    send::<HubGroup>();
+    share::<HubGroup>();
+}

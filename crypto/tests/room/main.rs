@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod garbage;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod outlaw;
