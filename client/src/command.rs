@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use delivery::commit::{self, Change};
 use protocol::{RoomId, SubmitId, Timestamp};
 
+#[cfg(test)]
+pub(crate) use carry::{Answer, Need, ask, go_on};
 pub(crate) use carry::{carry_out, founded, renew_later};
 pub(crate) use outcome::{answered, finish, left, lost_epoch, merged, owns, proposed, refused};
 

@@ -33,6 +33,8 @@ mod rooms;
 mod sender;
 mod store;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod timeline;
 mod trust;
 

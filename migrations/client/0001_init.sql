@@ -145,3 +145,5 @@ CREATE TABLE command (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX command_live ON command (position) WHERE live = 1;
 CREATE INDEX command_room ON command (room);
+
+PRAGMA user_version = 1;

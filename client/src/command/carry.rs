@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use crypto::group::{Bundle, ExternalJoin};
 use crypto::{Group, PublicKey, key_material};
 use delivery::backoff::{Backoff, uniform};
@@ -21,15 +22,25 @@ use crate::store::{Action, Attempt, CommandRow, LogPlace, RoomRow, suite};
 use crate::{Error, Result, RoomStatus};
 
 /// What has to be asked for before a command can go on.
-enum Need {
+pub(crate) enum Need {
     /// Nothing: everything that could be done is done.
     Nothing,
     /// The node has to hear of a new room.
     Create(CreateRoom),
     /// Somebody's KeyPackages.
     Packages(UserId, ClaimKeyMaterial),
-    /// What an external joiner needs.
-    GroupInfo(Box<ExternalJoin>, FetchGroupInfo, [u8; 32]),
+    /// What an external joiner needs; the hub's key.
+    GroupInfo(Box<ExternalJoin>, FetchGroupInfo, PublicKey),
+}
+
+/// What came back.
+pub(crate) enum Answer {
+    /// To [`Need::Create`].
+    Created(Result<SubmitReply>),
+    /// To [`Need::Packages`]: a MIMI `KeyMaterialResponse`.
+    Packages(UserId, Result<Bytes>),
+    /// To [`Need::GroupInfo`]: a MIMI `GroupInfoResponse`.
+    GroupInfo(Box<ExternalJoin>, PublicKey, Result<Bytes>),
 }
 
 /// Carries a command as far as it goes without the log.
@@ -37,36 +48,45 @@ enum Need {
 /// # Errors
 /// Ours only; what others did is written down with the command.
 pub(crate) async fn carry_out(inner: &Inner, position: u64) -> Result<()> {
-    let need = inner.work(async |work| start(work, position).await).await?;
-    match need {
-        Need::Nothing => {}
-        Need::Create(request) => {
-            let reply = inner.api.create_room(&request).await;
-            inner.work(async |work| created(work, position, reply).await).await?;
-        }
+    let need = inner.work(async |work| ask(work, position).await).await?;
+    let answer = match need {
+        Need::Nothing => return Ok(()),
+        Need::Create(request) => Answer::Created(inner.api.create_room(&request).await),
         Need::Packages(user, request) => {
-            let answer = inner.api.key_material(&request).await;
-            let claimed = answer.and_then(|bytes| packages(&bytes, &user));
-            inner.work(async |work| claimed_packages(work, position, claimed).await).await?;
+            Answer::Packages(user, inner.api.key_material(&request).await)
         }
         Need::GroupInfo(join, request, hub_key) => {
-            let answer = inner.api.group_info(&request).await;
-            let hub_key = PublicKey::from_bytes(hub_key);
-            let work = async |work: &mut Work<'_>| {
-                let entropy = &*work.world.entropy;
-                let joined = answer.and_then(|bytes| {
-                    join.finish(&bytes, &hub_key, entropy).map_err(Error::crypto)
-                });
-                enter(work, position, joined).await
-            };
-            inner.work(work).await?;
+            Answer::GroupInfo(join, hub_key, inner.api.group_info(&request).await)
         }
-    }
-    inner.wake.notify_one();
-    Ok(())
+    };
+    inner.work(async |work| go_on(work, position, answer).await).await
 }
 
-async fn start(work: &mut Work<'_>, position: u64) -> Result<Need> {
+/// Goes on with a command once what it needed has come.
+///
+/// # Errors
+/// Ours only.
+pub(crate) async fn go_on(work: &mut Work<'_>, position: u64, answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Created(reply) => created(work, position, reply).await,
+        Answer::Packages(user, answer) => {
+            let claimed = answer.and_then(|bytes| packages(&bytes, &user));
+            claimed_packages(work, position, claimed).await
+        }
+        Answer::GroupInfo(join, hub_key, answer) => {
+            let entropy = &*work.world.entropy;
+            let joined = answer
+                .and_then(|bytes| join.finish(&bytes, &hub_key, entropy).map_err(Error::crypto));
+            enter(work, position, joined).await
+        }
+    }
+}
+
+/// Does what can be done for a command; what has to be asked for.
+///
+/// # Errors
+/// Ours only.
+pub(crate) async fn ask(work: &mut Work<'_>, position: u64) -> Result<Need> {
     let Some(command) = work.commands.get(&position).cloned() else { return Ok(Need::Nothing) };
     let row = work.room(&command.room).await?;
     match (&row.status, &command.action) {
@@ -81,7 +101,8 @@ async fn start(work: &mut Work<'_>, position: u64) -> Result<Need> {
                 ExternalJoin::request(&row.room, suite(row.suite)?, identity, entropy)
                     .map_err(Error::crypto)?;
             let request = FetchGroupInfo { room: row.room, request };
-            return Ok(Need::GroupInfo(Box::new(join), request, *hub_key));
+            let hub_key = PublicKey::from_bytes(*hub_key);
+            return Ok(Need::GroupInfo(Box::new(join), request, hub_key));
         }
         (_, Action::Create(..) | Action::Join(_)) => done(work, command).await?,
         (RoomStatus::Left, _) => {
@@ -343,9 +364,16 @@ async fn refuse(work: &mut Work<'_>, mut command: CommandRow, refusal: Refusal) 
         let wait = Backoff::STANDARD.delay(command.tries, work.world.entropy.jitter(), floor);
         return later(work, command, Some(refusal), wait).await;
     }
-    command.change = Change::restore(command.change.losses(), commit::State::Failed(refusal));
+    let entering = matches!(command.action, Action::Create(..) | Action::Join(_));
+    let (room, failed) = (command.room.clone(), commit::State::Failed(refusal));
+    command.change = Change::restore(command.change.losses(), failed);
     command.attempt = None;
     save(work, command).await?;
+    if entering {
+        // There will be no such room for this device.
+        let row = work.room(&room).await?;
+        outcome::left(work, row).await?;
+    }
     work.reconsider();
     Ok(())
 }
