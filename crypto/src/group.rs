@@ -22,6 +22,7 @@ use std::time::Duration;
 use openmls::group::{MlsGroup, PastEpochDeletion};
 use protocol::room::{CommitFacts, Participants, ParticipantsUpdate};
 use protocol::{Code, DeviceId, Domain, Epoch, Refusal, RoomId};
+use sha2::{Digest as _, Sha256};
 
 use crate::mls::facts::{self, Roster};
 use crate::mls::{Provider, Storage, settings, wire};
@@ -240,7 +241,6 @@ impl Group {
         self.mls
             .merge_staged_commit(&Provider::without_chance(&self.storage), staged.mls)
             .map_err(ours)?;
-        self.storage.delete_raw(OWN_COMMIT_ROW);
         Ok(())
     }
 
@@ -367,8 +367,28 @@ const PAST_EPOCH_AGE: Duration = Duration::from_hours(14 * 24);
 
 /// The row with the room's URI.
 const ROOM_ROW: &[u8] = b"R";
-/// The row with the hash of our own last commit, by which its echo is known.
-const OWN_COMMIT_ROW: &[u8] = b"W";
+/// The row with the hashes of our own last commits, by which their echoes are known.
+const OWN_COMMITS_ROW: &[u8] = b"W";
+/// How many: a device builds the next one when it has seen the last one's echo, or a few refusals later.
+const OWN_COMMITS: usize = 8;
+
+/// Remembers a commit of our own (`MLSMessage` bytes).
+fn remember_own(storage: &Storage, commit: &[u8]) {
+    let hash = Sha256::digest(commit);
+    let old = storage.get_raw(OWN_COMMITS_ROW).unwrap_or_default();
+    let mut hashes: Vec<&[u8]> = old.chunks_exact(hash.len()).collect();
+    hashes.push(&hash);
+    let newest = hashes.len().saturating_sub(OWN_COMMITS);
+    let row = hashes.split_off(newest).concat();
+    storage.put_raw(OWN_COMMITS_ROW.to_vec(), row);
+}
+
+/// Whether it is one of our last commits.
+fn is_own(storage: &Storage, commit: &[u8]) -> bool {
+    let hash = Sha256::digest(commit);
+    let row = storage.get_raw(OWN_COMMITS_ROW).unwrap_or_default();
+    row.chunks_exact(hash.len()).any(|own| own == hash.as_slice())
+}
 
 /// An error of the library in a step that nobody else had a part in.
 fn ours(e: impl std::error::Error) -> Error {

@@ -9,9 +9,8 @@ use protocol::mimi::{
 };
 use protocol::room::{CommitFacts, PARTICIPANT_LIST};
 use protocol::{Code, Entropy, Refusal, Timestamp, limit};
-use sha2::{Digest as _, Sha256};
 
-use super::{Change, CommitBundle, Group, OWN_COMMIT_ROW, ours, theirs};
+use super::{Change, CommitBundle, Group, ours, remember_own, theirs};
 use crate::mls::facts::{self, Roster};
 use crate::mls::{Provider, crypto, settings, wire};
 use crate::{Error, keypackage};
@@ -66,7 +65,7 @@ impl Group {
             .map_err(ours)?;
         let (commit, welcome, group_info) = bundle.into_contents();
         let commit = wire::encode(&commit);
-        self.storage.put_raw(OWN_COMMIT_ROW.to_vec(), Sha256::digest(&commit).to_vec());
+        remember_own(&self.storage, &commit);
         let group_info = group_info.ok_or(Error::Mls("a commit without its GroupInfo".into()))?;
         let update_request =
             bundle_bytes(commit, welcome.map(|w| wire::encode(&w)), wire::encode(&group_info))?;
@@ -148,7 +147,6 @@ impl Group {
     pub fn clear_pending(&mut self) -> Result<(), Error> {
         if self.has_pending_commit() {
             self.mls.clear_pending_commit(&self.storage).map_err(ours)?;
-            self.storage.delete_raw(OWN_COMMIT_ROW);
         }
         Ok(())
     }

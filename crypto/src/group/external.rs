@@ -6,9 +6,8 @@ use openmls::prelude::{LeafNodeParameters, RatchetTreeIn};
 use openmls_traits::OpenMlsProvider as _;
 use protocol::mimi::{GroupInfoRatchetTree, RatchetTreeOption};
 use protocol::{Code, Entropy, Refusal, RoomId};
-use sha2::{Digest as _, Sha256};
 
-use super::{Bundle, Group, OWN_COMMIT_ROW, commit, ours, theirs};
+use super::{Bundle, Group, commit, ours, remember_own, theirs};
 use crate::group_info::{self, AnswerKey};
 use crate::mls::{Provider, Storage, crypto, facts, settings, wire};
 use crate::{DeviceIdentity, Error, PublicKey, Suite};
@@ -77,7 +76,7 @@ impl ExternalJoin {
 
         let (message, _, group_info) = bundle.into_contents();
         let message = wire::encode(&message);
-        storage.put_raw(OWN_COMMIT_ROW.to_vec(), Sha256::digest(&message).to_vec());
+        remember_own(&storage, &message);
         let group_info = group_info.ok_or(Error::Mls("a commit without its GroupInfo".into()))?;
         let update_request = commit::bundle_bytes(message, None, wire::encode(&group_info))?;
         let group = Group::new(self.room, self.identity, mls, storage);

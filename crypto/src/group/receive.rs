@@ -10,9 +10,8 @@ use openmls::prelude::{
 };
 use openmls::treesync::errors::{ApplyUpdatePathError, LeafNodeValidationError};
 use protocol::Epoch;
-use sha2::{Digest as _, Sha256};
 
-use super::{Group, Message, OWN_COMMIT_ROW, Proposed, Received, StagedCommit, Why, ours};
+use super::{Group, Message, Proposed, Received, StagedCommit, Why, is_own, ours};
 use crate::Error;
 use crate::mls::storage::StorageError;
 use crate::mls::{Provider, facts, settings, wire};
@@ -46,10 +45,9 @@ impl Group {
     }
 
     /// Reads the framing. `None` is our own external commit or one merged before.
-    fn read(&self, message: &[u8]) -> Result<Option<ProtocolMessage>, Why> {
+    fn read(&self, bytes: &[u8]) -> Result<Option<ProtocolMessage>, Why> {
         let forged = |why: &str| Why::Forged(why.to_owned());
-        let message_hash = Sha256::digest(message);
-        let body = wire::message(message).map_err(|r| Why::Forged(r.detail))?;
+        let body = wire::message(bytes).map_err(|r| Why::Forged(r.detail))?;
         let message: ProtocolMessage = match body {
             MlsMessageBodyIn::PublicMessage(m) => m.into(),
             MlsMessageBodyIn::PrivateMessage(m) => m.into(),
@@ -66,12 +64,7 @@ impl Group {
             return Err(Why::OutOfStep);
         }
         if message.is_handshake_message() && epoch < self.epoch() {
-            let own = self.storage.get_raw(OWN_COMMIT_ROW);
-            return if own.as_deref() == Some(message_hash.as_slice()) {
-                Ok(None)
-            } else {
-                Err(Why::TooOld)
-            };
+            return if is_own(&self.storage, bytes) { Ok(None) } else { Err(Why::TooOld) };
         }
         Ok(Some(message))
     }

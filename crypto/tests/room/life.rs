@@ -270,6 +270,11 @@ fn the_echo_of_an_accepted_commit_is_known_even_after_it_was_merged() {
     let mut world = World::with(Suite::Classic, &["bo/1"]);
     let bundle = world.commit("ana/1", &Change { renew: true, ..Default::default() });
     let applied = world.accept(&bundle);
+    // Even when the next one is under way.
+    let next = world.commit("ana/1", &Change { renew: true, ..Default::default() });
+    let echo = world.device("ana/1").receive(&applied.commit);
+    assert!(matches!(echo, Received::OwnCommit { merged: true }));
+    world.accept(&next);
     let echo = world.device("ana/1").receive(&applied.commit);
     assert!(matches!(echo, Received::OwnCommit { merged: true }));
     let again = world.device("bo/1").receive(&applied.commit);
