@@ -1,0 +1,15 @@
+//! The node over real TLS sockets, in this process: what devices and peers may and may not do. No SDK in between, so that a request
+//! can be as wrong as an attacker's.
+
+#[path = "node_api/accounts.rs"]
+mod accounts;
+#[path = "node_api/federation.rs"]
+mod federation;
+#[path = "node_api/requests.rs"]
+mod requests;
+#[path = "node_api/rooms.rs"]
+mod rooms;
+#[path = "node_api/streams.rs"]
+mod streams;
+#[path = "node_api/support.rs"]
+mod support;
