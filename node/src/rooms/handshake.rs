@@ -143,9 +143,27 @@ fn work(state: &[u8], handed: Handed, now: Timestamp) -> Outcome<(Worked, Handed
     let signature = handed.signature.as_deref();
     let worked = match handed.kind {
         Kind::Commit => Worked::Commit(group.apply(&handed.bundle, signature, now)?),
-        Kind::Proposals => Worked::Proposals(group.propose(&handed.bundle, signature, now)?),
+        Kind::Proposals => Worked::Proposals(propose(&group, &handed, signature, now)?),
     };
     Ok((worked, handed))
+}
+
+/// Every pending proposal must be in the next commit, so none is taken that would leave no valid one. PROTOCOL §7.4.
+fn propose(
+    group: &HubGroup,
+    handed: &Handed,
+    signature: Option<&[u8]>,
+    now: Timestamp,
+) -> Outcome<Proposed> {
+    let pending = group.leaving();
+    let proposed = group.propose(&handed.bundle, signature, now)?;
+    delivery::commit::may_propose(&pending, &proposed.leaving)?;
+    let user = proposed.by.user();
+    let stays = |d: &DeviceId| !pending.contains(d) && !proposed.leaving.contains(d);
+    if !group.members()?.iter().any(|d| d.user() == user && stays(d)) {
+        delivery::policy::judge_leave(&group.participants()?, &user)?;
+    }
+    Ok(proposed)
 }
 
 /// Whether this sender may do this.
