@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crypto::HubGroup;
 use crypto::hub::{Applied, Proposed};
+use crypto::{HubGroup, NodeKey};
 use delivery::room::{Admission, Event, Known, Prior, RoomHead, What, admit};
 use protocol::api::{Accepted, Handshake};
+use protocol::log::Digest;
 use protocol::mimi::HandshakeBundle;
 use protocol::{Code, DeviceId, Epoch, Refusal, RoomId, Timestamp, limit};
 
@@ -89,7 +90,8 @@ impl Handed {
 
 /// What the handshake leads to, worked out on a snapshot.
 enum Worked {
-    Commit(Applied),
+    /// With the removals that the hub proposes again in the new epoch, because a join could not carry them.
+    Commit(Applied, Vec<Vec<u8>>),
     Proposals(Proposed),
 }
 
@@ -123,7 +125,8 @@ pub(super) async fn submit(app: &Arc<App>, origin: Origin, handed: Handed) -> Ou
     drop(tx);
     let state = state.ok_or(Stop::Failed(Error::Damaged("a room without its group")))?;
     let now = app.now();
-    let (worked, handed) = app.heavy(move || work(&state, handed, now)).await??;
+    let hub = app.keys.hub().clone();
+    let (worked, handed) = app.heavy(move || work(&state, handed, &hub, now)).await??;
     judge(&origin.by, &worked)?;
     let shared = app.clone();
     app.store.write(move |tx| Box::pin(place(tx, shared, origin, (handed, worked), basis))).await
@@ -138,11 +141,20 @@ impl Handed {
     }
 }
 
-fn work(state: &[u8], handed: Handed, now: Timestamp) -> Outcome<(Worked, Handed)> {
+fn work(state: &[u8], handed: Handed, hub: &NodeKey, now: Timestamp) -> Outcome<(Worked, Handed)> {
     let group = HubGroup::from_bytes(state)?;
     let signature = handed.signature.as_deref();
     let worked = match handed.kind {
-        Kind::Commit => Worked::Commit(group.apply(&handed.bundle, signature, now)?),
+        Kind::Commit => {
+            let mut applied = group.apply(&handed.bundle, signature, now)?;
+            let mut again = Vec::new();
+            for device in std::mem::take(&mut applied.lost) {
+                let expelled = applied.group.expel(&device, hub, now)?;
+                applied.group = expelled.group;
+                again.push(expelled.message);
+            }
+            Worked::Commit(applied, again)
+        }
         Kind::Proposals => Worked::Proposals(propose(&group, &handed, signature, now)?),
     };
     Ok((worked, handed))
@@ -169,7 +181,7 @@ fn propose(
 /// Whether this sender may do this.
 fn judge(by: &Reader, worked: &Worked) -> Result<(), Refusal> {
     let (sender, rule) = match worked {
-        Worked::Commit(applied) => {
+        Worked::Commit(applied, _) => {
             (&applied.facts.committer, delivery::policy::judge(&applied.facts))
         }
         Worked::Proposals(proposed) => (&proposed.by, Ok(())),
@@ -197,7 +209,7 @@ async fn place(
     let head = super::application::head(tx, &log).await?;
     let write = Write { app: &app, origin: &origin, handed: &handed, log: log.id, prior, head, on };
     match worked {
-        Worked::Commit(applied) => write.commit(tx, applied).await,
+        Worked::Commit(applied, again) => write.commit(tx, applied, again).await,
         Worked::Proposals(proposed) => write.proposals(tx, proposed).await,
     }
 }
@@ -219,7 +231,7 @@ impl Write<'_> {
         admit(head, self.prior.as_ref(), &event, self.app.now())
     }
 
-    async fn commit(&self, tx: &mut Tx, applied: Applied) -> Outcome<Known> {
+    async fn commit(&self, tx: &mut Tx, applied: Applied, again: Vec<Vec<u8>>) -> Outcome<Known> {
         let welcome = applied.welcome.as_ref().map(|w| w.message.as_slice());
         let what = What::Commit { body: &applied.commit, welcome };
         let admitted = match self.admit(&self.head, what)? {
@@ -244,7 +256,43 @@ impl Write<'_> {
         let state = GroupState { info: None, state: Some(applied.group.to_bytes()) };
         let moved = rooms::next_epoch(tx, self.log, self.on.epoch, &state).await?;
         rooms::clear_proposals(tx, self.log, self.on.epoch.next()).await?;
+        self.propose_again(tx, admitted.head_after, again).await?;
         self.accepted(tx, moved, admitted.accepted()).await
+    }
+
+    /// What the hub proposes again, right after the join that could not carry it.
+    async fn propose_again(
+        &self,
+        tx: &mut Tx,
+        mut head: RoomHead,
+        messages: Vec<Vec<u8>>,
+    ) -> Outcome<()> {
+        let mut entries = Vec::new();
+        for message in messages {
+            let digest = Digest::of_bytes(&message);
+            let event = Event { digest, epoch: head.epoch, what: What::Proposal(&message) };
+            let Admission::New(admitted) = admit(&head, None, &event, self.app.now())? else {
+                continue;
+            };
+            head = admitted.head_after;
+            entries.push(Entry::new(&admitted.entry, message, None));
+        }
+        logs::append(tx, self.log, &entries).await?;
+        self.pend(tx, head.epoch, entries).await
+    }
+
+    /// Keeps proposals until a commit takes them in.
+    async fn pend(&self, tx: &mut Tx, epoch: Epoch, entries: Vec<Entry>) -> Outcome<()> {
+        for entry in entries {
+            let proposal = rooms::Proposal {
+                seq: entry.seq,
+                epoch,
+                reference: entry.digest.as_bytes().to_vec(),
+                body: entry.body.unwrap_or_default(),
+            };
+            rooms::add_proposal(tx, self.log, &proposal).await?;
+        }
+        Ok(())
     }
 
     async fn proposals(&self, tx: &mut Tx, proposed: Proposed) -> Outcome<Known> {
@@ -262,15 +310,7 @@ impl Write<'_> {
         }
         unchanged(tx, &self.handed.room, &self.on).await?;
         logs::append(tx, self.log, &entries).await?;
-        for entry in entries {
-            let proposal = rooms::Proposal {
-                seq: entry.seq,
-                epoch: self.on.epoch,
-                reference: entry.digest.as_bytes().to_vec(),
-                body: entry.body.unwrap_or_default(),
-            };
-            rooms::add_proposal(tx, self.log, &proposal).await?;
-        }
+        self.pend(tx, self.on.epoch, entries).await?;
         let state = GroupState { info: None, state: Some(proposed.group.to_bytes()) };
         let saved = rooms::save_group(tx, self.log, self.on.epoch, &state).await?;
         self.accepted(tx, saved, first.ok_or(Code::Malformed)?).await
