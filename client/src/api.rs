@@ -13,8 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use minicbor::{Decode, Encode};
 use protocol::api::{
     self, ClaimKeyMaterial, CreateRoom, Devices, FetchGroupInfo, KeyPackageCount, LinkOffer, Login,
-    Logs, NodeInfo, OfferLink, Register, Revoke, SignedIn, SubmitReply, TakeLink,
-    UploadKeyPackages,
+    NodeInfo, OfferLink, Register, Revoke, SignedIn, SubmitReply, TakeLink, UploadKeyPackages,
 };
 use protocol::{Code, Refusal, limit, refusal};
 use tokio::sync::Mutex;
@@ -80,11 +79,6 @@ impl Api {
         self.post("/v1/groupinfo", request).await
     }
 
-    pub(crate) async fn logs(&self) -> Result<Logs> {
-        let bytes = self.exchange(Method::GET, "/v1/rooms", Bytes::new()).await?;
-        answer(&bytes, "rooms")
-    }
-
     pub(crate) async fn offer_link(&self, request: &OfferLink) -> Result<()> {
         self.post("/v1/link", request).await.map(|_| ())
     }
@@ -118,7 +112,7 @@ impl Api {
         };
         tokio::time::timeout(REQUEST_MAX, work)
             .await
-            .unwrap_or_else(|_| Err(self.dialler.node().unreachable("no answer within 30 s")))
+            .unwrap_or_else(|_| Err(self.dialler.node().unreachable(&"no answer within 30 s")))
     }
 
     async fn kept(&self) -> Option<SendRequest<Full<Bytes>>> {
@@ -133,7 +127,7 @@ impl Api {
             .keep_alive_timeout(Duration::from_secs(20))
             .handshake(TokioIo::new(tls))
             .await
-            .map_err(|e| self.dialler.node().unreachable(e))?;
+            .map_err(|e| self.dialler.node().unreachable(&e))?;
         // Ends by itself when the last sender is dropped, which is with this `Api`.
         tokio::spawn(async move {
             if let Err(e) = connection.await {
@@ -151,7 +145,7 @@ impl Api {
         path: &'static str,
         body: Bytes,
     ) -> Result<Bytes> {
-        let lost = |e: &dyn std::fmt::Display| self.dialler.node().unreachable(e);
+        let lost = |e: &dyn std::fmt::Display| self.dialler.node().unreachable(&e);
         let uri = format!("https://{}{path}", self.dialler.node().domain);
         let mut request = Request::builder().method(method.clone()).uri(uri);
         if !body.is_empty() {

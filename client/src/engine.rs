@@ -75,7 +75,7 @@ async fn session(inner: &Inner, window: &mut Option<Duration>) -> Result<()> {
     let (mut incoming, outgoing) = stream::open(&inner.dialler, &inner.token).await?;
     let hello = tokio::time::timeout(HELLO_MAX, incoming.next())
         .await
-        .map_err(|_| inner.dialler.node().unreachable("the node does not say hello"))??;
+        .map_err(|_| inner.dialler.node().unreachable(&"the node does not say hello"))??;
     let info = match hello {
         ToDevice::Hello(info) => info,
         ToDevice::Bye(refusal) => return Err(Error::Refused(refusal)),

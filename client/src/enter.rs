@@ -194,8 +194,9 @@ struct Wanted<'a> {
 }
 
 fn make_account(line: &Line, wanted: Wanted<'_>, world: &World) -> Result<Account> {
-    let local: String =
-        world.entropy.bytes16().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let mut local = [0; 8];
+    world.entropy.fill(&mut local);
+    let local = format!("{:016x}", u64::from_be_bytes(local));
     let device = DeviceId::new(wanted.user, &local)?;
     let key = DeviceKey::generate(&*world.entropy);
     let certificate = wanted.identity.certify(&device, &key.public(), world.clock.now());
@@ -247,7 +248,7 @@ async fn ready(
 }
 
 fn node_api(node: &NodeAddress, world: &World) -> Result<Api> {
-    Ok(Api::new(Dialler::new(node.clone(), world.clock.clone())?, None))
+    Ok(Api::new(Dialler::new(node.clone(), &world.clock)?, None))
 }
 
 fn address(line: &Line) -> NodeAddress {

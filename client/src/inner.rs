@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use protocol::{SubmitId, limit};
+use protocol::SubmitId;
 use tokio::sync::{Mutex, MutexGuard, Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,7 +44,7 @@ impl Inner {
     pub(crate) fn new(store: Store, account: Account, world: World) -> Result<Self> {
         let node = account.node();
         let token = account.token.clone().ok_or(Error::Corrupt { table: "account" })?;
-        let dialler = Dialler::new(node.clone(), world.clock.clone())?;
+        let dialler = Dialler::new(node.clone(), &world.clock)?;
         let who = WhoAmI {
             user: account.user.clone(),
             device: account.device.clone(),
@@ -143,5 +143,3 @@ impl Inner {
         }
     }
 }
-
-const _: () = assert!(EVENTS >= limit::WINDOW_ENTRIES as usize, "one window fits");

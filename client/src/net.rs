@@ -34,7 +34,7 @@ impl NodeAddress {
         format!("{}:{}", self.host, self.port)
     }
 
-    pub(crate) fn unreachable(&self, cause: impl ToString) -> Error {
+    pub(crate) fn unreachable(&self, cause: &(impl ToString + ?Sized)) -> Error {
         Error::Unreachable { address: self.shown(), cause: cause.to_string() }
     }
 }
@@ -57,13 +57,13 @@ pub(crate) struct Dialler {
 }
 
 impl Dialler {
-    pub(crate) fn new(node: NodeAddress, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(crate) fn new(node: NodeAddress, clock: &Arc<dyn Clock>) -> Result<Self> {
         let connector = |alpn: &[u8]| -> Result<TlsConnector> {
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
             let verifier = Pinned {
                 domain: node.domain.clone(),
                 key: node.node_key,
-                clock: Arc::clone(&clock),
+                clock: Arc::clone(clock),
                 algorithms: provider.signature_verification_algorithms,
             };
             let mut config = rustls::ClientConfig::builder_with_provider(provider)
@@ -89,17 +89,17 @@ impl Dialler {
     /// [`Error::Unreachable`], or [`Error::NodeKey`] when somebody else answers.
     pub(crate) async fn dial(&self, alpn: Alpn) -> Result<TlsStream<TcpStream>> {
         let connected = tokio::time::timeout(DIAL_MAX, self.connect(alpn)).await;
-        connected.unwrap_or_else(|_| Err(self.node.unreachable("no answer within 10 s")))
+        connected.unwrap_or_else(|_| Err(self.node.unreachable(&"no answer within 10 s")))
     }
 
     async fn connect(&self, alpn: Alpn) -> Result<TlsStream<TcpStream>> {
         let host = self.node.host.trim_start_matches('[').trim_end_matches(']');
         let tcp = TcpStream::connect((host, self.node.port))
             .await
-            .map_err(|e| self.node.unreachable(e))?;
-        tcp.set_nodelay(true).map_err(|e| self.node.unreachable(e))?;
+            .map_err(|e| self.node.unreachable(&e))?;
+        tcp.set_nodelay(true).map_err(|e| self.node.unreachable(&e))?;
         let name = ServerName::try_from(self.node.domain.as_str().to_owned())
-            .map_err(|e| self.node.unreachable(e))?;
+            .map_err(|e| self.node.unreachable(&e))?;
         let connector = match alpn {
             Alpn::H2 => &self.h2,
             Alpn::H1 => &self.h1,
@@ -113,9 +113,9 @@ impl Dialler {
                 Error::NodeKey { address: self.node.shown() }
             }
             Some(e @ (PinError::Expired | PinError::NotYetValid)) => {
-                self.node.unreachable(format!("{e}; check the clock of this device"))
+                self.node.unreachable(&format!("{e}; check the clock of this device"))
             }
-            _ => self.node.unreachable(error),
+            _ => self.node.unreachable(&error),
         }
     }
 }

@@ -126,7 +126,8 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<()> {
     let now = work.now();
     let ready = matches!(row.status, RoomStatus::Active | RoomStatus::Held { .. });
     if !ready || command::holds_up(work.commands, &room, submission.item.order, now) {
-        return Ok(postpone(work, id));
+        postpone(work, id);
+        return Ok(());
     }
     let Some(message) = work.tx.message(row.no, &submission.message_id).await? else {
         return Err(Error::Corrupt { table: "message" });
@@ -136,7 +137,8 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<()> {
     if work.behind.get(&room).is_some_and(|epoch| group.epoch() < *epoch) {
         // It would only be refused again; the log brings the epoch.
         work.put_group(row.no, group);
-        return Ok(postpone(work, id));
+        postpone(work, id);
+        return Ok(());
     }
     work.behind.remove(&room);
     let encrypted = group.encrypt(&framed, &*work.world.entropy);

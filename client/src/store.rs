@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `client.db` | the store (`migrations/client`) |
-//! | `seal.key` | the key, with [`Seal::KeyFile`] |
+//! | `seal.key` | the key, with [`crate::Seal::KeyFile`] |
 //! | `lock` | nothing; whoever has locked it may open the store |
 
 mod account;
@@ -24,13 +24,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, Sqlite, SqliteConnection, Transaction};
 
 pub(crate) use account::{Account, NewAccount, Stage};
-pub(crate) use keypackages::{KeyPackageRow, suite};
+pub(crate) use keypackages::suite;
 pub(crate) use messages::{Echo, Inserted, MessageRow, NewMessage, PENDING};
 pub(crate) use outbox::{Action, Attempt, CommandRow, SubmissionRow};
 pub(crate) use rooms::{PinRow, Place as LogPlace, RoomNo, RoomRow};
 use sealing::Sealer;
 
-use crate::{Error, Place, Result, Seal};
+use crate::{Error, Place, Result};
 
 /// Every change of the schema, in order. Forward only.
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/client/0001_init.sql")];

@@ -53,7 +53,7 @@ pub(crate) async fn open(dialler: &Dialler, token: &str) -> Result<(Incoming, Ou
         .header("Sec-WebSocket-Key", generate_key())
         .header("Authorization", format!("Bearer {token}"))
         .body(())
-        .map_err(|e| dialler.node().unreachable(e))?;
+        .map_err(|e| dialler.node().unreachable(&e))?;
     // The largest message is an inbox item with a Welcome and a ratchet tree.
     let config = WebSocketConfig::default()
         .max_message_size(Some(limit::PEER_BODY_BYTES))
@@ -61,7 +61,7 @@ pub(crate) async fn open(dialler: &Dialler, token: &str) -> Result<(Incoming, Ou
     let upgrade = client_async_with_config(request, tls, Some(config));
     let (socket, _) = tokio::time::timeout(UPGRADE_MAX, upgrade)
         .await
-        .map_err(|_| dialler.node().unreachable("no answer within 10 s"))?
+        .map_err(|_| dialler.node().unreachable(&"no answer within 10 s"))?
         .map_err(|e| upgrade_error(dialler, e))?;
     let (sink, source) = socket.split();
     let address = dialler.clone();
@@ -74,7 +74,7 @@ fn upgrade_error(dialler: &Dialler, error: tungstenite::Error) -> Error {
             let body = response.body().as_deref().unwrap_or_default();
             Error::Refused(refused(response.status(), body))
         }
-        other => dialler.node().unreachable(other),
+        other => dialler.node().unreachable(&other),
     }
 }
 
@@ -91,12 +91,12 @@ impl Incoming {
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(_))) | None => {
-                    return Err(self.address.node().unreachable("the node closed the stream"));
+                    return Err(self.address.node().unreachable(&"the node closed the stream"));
                 }
                 Some(Ok(Message::Text(_) | Message::Frame(_))) => {
                     return Err(Error::Answer { what: "the stream" });
                 }
-                Some(Err(e)) => return Err(self.address.node().unreachable(e)),
+                Some(Err(e)) => return Err(self.address.node().unreachable(&e)),
             }
         }
     }
@@ -111,8 +111,8 @@ impl Outgoing {
         let message = Message::Binary(api::encode(frame).into());
         match tokio::time::timeout(WRITE_MAX, self.sink.send(message)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(self.address.node().unreachable(e)),
-            Err(_) => Err(self.address.node().unreachable("the node takes nothing any more")),
+            Ok(Err(e)) => Err(self.address.node().unreachable(&e)),
+            Err(_) => Err(self.address.node().unreachable(&"the node takes nothing any more")),
         }
     }
 

@@ -1,4 +1,6 @@
 //! The client against a hub in memory: no network, so that every point between two steps can be tried as the point of a crash.
 
-mod harness;
+mod crash;
+pub(crate) mod harness;
 mod rooms;
+mod schedule;

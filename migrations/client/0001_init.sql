@@ -1,6 +1,6 @@
--- What one device keeps. Columns named `sealed` hold values under the store's key; their context is the table and the
+-- What one device keeps. Columns named `sealed`, `public` and `ciphertext` hold values under the store's key; their context is the table and the
 -- row's key, so that a value cannot be moved. A `tag` is a keyed hash of a name, to find its row by. Other columns hold
--- numbers, hashes and ciphertext. Times are milliseconds.
+-- numbers and hashes. Times are milliseconds.
 
 -- How the rest is sealed: the one row that is not.
 CREATE TABLE store (

@@ -144,7 +144,7 @@ async fn usable(
         }
         add.push(package.to_vec());
     }
-    let any = !add.is_empty() || of(members, user).first().is_some();
+    let any = !add.is_empty() || !of(members, user).is_empty();
     Ok(if any { Ok(add) } else { Err(Code::NoKeyPackages.into()) })
 }
 

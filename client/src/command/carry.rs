@@ -253,9 +253,9 @@ pub(crate) async fn founded(work: &mut Work<'_>, row: &RoomRow) -> Result<()> {
 }
 
 /// A new leaf renews itself at a random time between these, so that a room of many newcomers is not renewed all at once.
-const RENEW_MIN: Duration = Duration::from_secs(3600);
+const RENEW_MIN: Duration = Duration::from_hours(1);
 /// See [`RENEW_MIN`]; together below the 72 hours of PROTOCOL §7.2.
-const RENEW_SPREAD: Duration = Duration::from_secs(47 * 3600);
+const RENEW_SPREAD: Duration = Duration::from_hours(47);
 
 /// Wants the device's keys in a room renewed, in a while.
 ///

@@ -14,7 +14,7 @@ use crate::inner::Inner;
 /// Commands under way at once.
 const CONCURRENT: usize = 8;
 /// Looks for work at least this often, whatever the timers say.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_mins(1);
 
 /// Runs until something of ours fails.
 ///

@@ -20,7 +20,7 @@ const PING: Duration = Duration::from_secs(30);
 /// A node that says nothing for so long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// Looks for something to send at least this often, whatever the timers say.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_mins(1);
 /// The same log is not asked for again more often than this.
 const REWIND_EVERY: Duration = Duration::from_secs(1);
 
@@ -138,7 +138,7 @@ impl<'a> Link<'a> {
 
     async fn ping(&mut self) -> Result<()> {
         if self.heard.elapsed() > SILENCE_MAX {
-            return Err(self.inner.dialler.node().unreachable("the node went silent"));
+            return Err(self.inner.dialler.node().unreachable(&"the node went silent"));
         }
         let token = self.inner.world.clock.now().ms();
         self.out.send(&ToNode::Ping(Ping { token })).await?;

@@ -14,9 +14,9 @@ use crate::store::{Action, RoomRow};
 use crate::{Error, Result, RoomStatus, command};
 
 /// How often everything is looked after without being asked.
-const EVERY: Duration = Duration::from_secs(6 * 3600);
+const EVERY: Duration = Duration::from_hours(6);
 /// A last-resort package is made anew after this long, so that what is handed out always has `limit::KEYPACKAGE_REMAINING` left.
-const LAST_RESORT_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+const LAST_RESORT_AGE: Duration = Duration::from_hours(14 * 24);
 /// Packages made under one lock.
 const BATCH: usize = 10;
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crypto::{Certificate, DeviceIdentity, DeviceKey, IdentityKey};
 use minicbor::{Decode, Encode};
-use protocol::{Cursor, DeviceId, Domain, Incarnation, RoomId, Seq, UserId};
+use protocol::{Cursor, DeviceId, Domain, Incarnation, Seq, UserId};
 use sqlx::Row as _;
 
 use super::{Tx, fixed, int, nat};

@@ -41,7 +41,7 @@ impl Tx<'_> {
         .bind(i64::from(what == Use::LastResort))
         .bind(int(now.ms()))
         .bind(int(made.not_after.ms()))
-        .bind(&made.public)
+        .bind(self.sealer.seal("key_package public", reference, &made.public))
         .bind(self.sealer.put(TABLE, reference, &rows))
         .execute(self.conn())
         .await?;
@@ -60,10 +60,13 @@ impl Tx<'_> {
         rows.iter()
             .map(|r| {
                 let last_resort = r.try_get::<i64, _>("last_resort")? == 1;
+                let reference: [u8; 32] = fixed(r.try_get("reference")?, TABLE)?;
+                let public =
+                    self.sealer.open("key_package public", &reference, r.try_get("public")?)?;
                 Ok(KeyPackageRow {
-                    reference: KeyPackageRef::from_bytes(fixed(r.try_get("reference")?, TABLE)?),
+                    reference: KeyPackageRef::from_bytes(reference),
                     what: if last_resort { Use::LastResort } else { Use::Once },
-                    public: r.try_get("public")?,
+                    public: public.to_vec(),
                 })
             })
             .collect()

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::rooms::RoomNo;
 use super::{Tx, fixed, int, nat};
-use crate::{Error, Result};
+use crate::Result;
 
 /// A message's way to the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,9 +279,11 @@ impl Tx<'_> {
 
     /// Writes what is going to leave for a submission.
     pub(crate) async fn put_ciphertext(&mut self, id: &SubmitId, bytes: &[u8]) -> Result<()> {
+        // It names the room in the clear, so it is sealed once more.
+        let sealed = self.sealer.seal("submission ciphertext", id.as_bytes(), bytes);
         sqlx::query("UPDATE submission SET ciphertext = $2, digest = $3 WHERE submit_id = $1")
             .bind(id.as_bytes().as_slice())
-            .bind(bytes)
+            .bind(sealed)
             .bind(Digest::of_bytes(bytes).as_bytes().as_slice())
             .execute(self.conn())
             .await?;
@@ -294,9 +296,11 @@ impl Tx<'_> {
             .bind(id.as_bytes().as_slice())
             .fetch_optional(self.conn())
             .await?;
-        row.map(|r| Ok(r.try_get::<Option<Vec<u8>>, _>("ciphertext")?))
-            .transpose()
-            .map(Option::flatten)
+        let sealed: Option<Vec<u8>> = row.map(|r| r.try_get("ciphertext")).transpose()?.flatten();
+        let open = |sealed: Vec<u8>| {
+            self.sealer.open("submission ciphertext", id.as_bytes(), &sealed).map(|b| b.to_vec())
+        };
+        sealed.map(open).transpose()
     }
 
     /// A submission.

@@ -41,7 +41,7 @@ impl Clock for SetClock {
 }
 
 /// Chance that repeats itself.
-pub(crate) struct Seeded(u64, AtomicU64);
+pub(crate) struct Seeded(pub(crate) u64, pub(crate) AtomicU64);
 
 impl Entropy for Seeded {
     fn fill(&self, out: &mut [u8]) {
