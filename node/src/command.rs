@@ -18,7 +18,7 @@ use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{Config, Flags};
 use crate::error::Error;
 use crate::store::{Options, Store};
-use report::{Failure, Report};
+use report::{Failure, Fault, Report};
 
 pub use report::Output;
 
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
         }
         Err(failure) => {
             failure.print(output);
-            ExitCode::from(failure.exit as u8)
+            ExitCode::from(failure.exit())
         }
     }
 }
@@ -142,14 +142,15 @@ impl Opened {
     fn reachable(&self) -> Result<crate::pairing::Reachable, Failure> {
         let (host, port) = self.config.public_address(self.port());
         if port == 0 {
-            return Err(Failure {
+            return Err(Fault {
                 code: "NO-PORT".to_owned(),
                 what: "the node's port is not known".to_owned(),
                 at: "listen.address has port 0 and the node is not running".to_owned(),
                 why: "an invitation must say where the node is reached".to_owned(),
                 hint: "start the node first, or set public.port".to_owned(),
                 exit: report::Exit::Failed,
-            });
+            }
+            .into());
         }
         let node_key = crate::nodekey::public_key(&self.config.data_dir)?;
         Ok(crate::pairing::Reachable { domain: self.domain.clone(), host, port, node_key })

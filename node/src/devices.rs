@@ -116,4 +116,4 @@ pub(crate) async fn take_link(app: &Arc<App>, ask: TakeLink) -> Outcome<LinkOffe
 const TOKEN_BYTES: usize = 64;
 /// Revoked ones are shown too.
 const DEVICES_SHOWN: usize = 1_000;
-const SEEN_EVERY: Duration = Duration::from_secs(60);
+const SEEN_EVERY: Duration = Duration::from_mins(1);

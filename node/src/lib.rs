@@ -118,9 +118,10 @@ impl Node {
             app.tasks.wait().await;
             Ok::<(), Error>(())
         });
-        match drained.await {
-            Ok(ended) => ended?,
-            Err(_) => tracing::warn!("some tasks did not end in time"),
+        if let Ok(ended) = drained.await {
+            ended?;
+        } else {
+            tracing::warn!("some tasks did not end in time");
         }
         app.store.close().await;
         // Whoever looks for the node finds out that it is gone; if the file is gone already, that is the same.

@@ -17,7 +17,7 @@ use crate::store::peers::{self, Peer, PeerState};
 use crate::store::{Store, Wake, accounts};
 
 /// How long an invitation works unless the operator says otherwise.
-pub(crate) const LINE_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const LINE_LIFETIME: Duration = Duration::from_hours(7 * 24);
 
 /// A line that was made, and until when it works.
 pub(crate) struct Made {

@@ -24,10 +24,10 @@ pub(crate) struct Quotas {
 impl Quotas {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            sign_ins: Bucket::new(Duration::from_secs(60), limits.sign_ins_per_minute),
+            sign_ins: Bucket::new(Duration::from_mins(1), limits.sign_ins_per_minute),
             submits: Bucket::new(SECOND, limits.submits_per_second),
             requests: Bucket::new(SECOND, limits.submits_per_second),
-            claims: Bucket::new(Duration::from_secs(60), limits.claims_per_minute),
+            claims: Bucket::new(Duration::from_mins(1), limits.claims_per_minute),
             peers: Bucket::new(SECOND, limits.peer_requests_per_second),
         }
     }

@@ -28,7 +28,7 @@ pub(crate) fn log_ref(name: &LogName) -> Option<LogRef> {
 /// The stay that is served now: the oldest that is not over, else the last one.
 pub(crate) fn current(stays: &[Stay]) -> Option<Reader> {
     let stays = || stays.iter().map(|s| (*s).into());
-    stays().find(|r: &Reader| !r.done()).or(stays().last())
+    stays().find(|r: &Reader| !r.done()).or(stays().next_back())
 }
 
 /// One log of a device and where the device stands in it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::report::{Exit, Failure, Report};
+use super::report::{Exit, Failure, Fault, Report};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{Config, Flags, example};
 use crate::error::Error;
@@ -40,7 +40,7 @@ pub(super) async fn init(file: &Path, init: &Init) -> Result<Report, Failure> {
     if file.exists() {
         return Err(exists(file));
     }
-    protocol::Domain::parse(&init.domain).map_err(|e| Failure {
+    protocol::Domain::parse(&init.domain).map_err(|e| Fault {
         code: "CONFIG".to_owned(),
         what: format!("domain {:?}: {e}", init.domain),
         at: "--domain".to_owned(),
@@ -114,7 +114,7 @@ fn write_config(file: &Path, text: &str) -> Result<(), Failure> {
 }
 
 fn exists(file: &Path) -> Failure {
-    Failure {
+    Fault {
         code: "EXISTS".to_owned(),
         what: "there is a node already".to_owned(),
         at: file.display().to_string(),
@@ -122,6 +122,7 @@ fn exists(file: &Path) -> Failure {
         hint: "use another --config and --data-dir, or `waxwing-node run`".to_owned(),
         exit: Exit::Failed,
     }
+    .into()
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

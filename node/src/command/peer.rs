@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::init::hex;
 use super::lines::{Lifetime, made};
-use super::report::{Exit, Failure, Report};
+use super::report::{Exit, Failure, Fault, Report};
 use super::{Opened, clock};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::nodekey::NodeKeys;
@@ -38,7 +38,7 @@ pub(super) async fn peer(opened: &Opened, command: PeerCommand) -> Result<Report
 }
 
 async fn add(opened: &Opened, text: &str) -> Result<Report, Failure> {
-    let line = Line::parse(LineKind::Peer, text).map_err(|e| Failure {
+    let line = Line::parse(LineKind::Peer, text).map_err(|e| Fault {
         code: "LINE".to_owned(),
         what: e.to_string(),
         at: "the line".to_owned(),
@@ -55,10 +55,10 @@ async fn add(opened: &Opened, text: &str) -> Result<Report, Failure> {
     let peer = pairing::join(&opened.store, &client, &line, &request, now).await?;
     opened.store.close().await;
     let text = format!("{} is a peer now, at {}:{}", peer.domain, peer.host, peer.port);
-    Ok(Report::new(text, &shown(&peer)))
+    Ok(Report::new(text, &shown(&peer, 0)))
 }
 
-fn shown(peer: &peers::Peer) -> serde_json::Value {
+fn shown(peer: &peers::Peer, queued: u64) -> serde_json::Value {
     json!({
         "domain": peer.domain,
         "host": peer.host,
@@ -68,6 +68,7 @@ fn shown(peer: &peers::Peer) -> serde_json::Value {
         "added_ms": peer.added.ms(),
         "last_contact_ms": peer.last_contact.map(protocol::Timestamp::ms),
         "last_error": peer.last_error,
+        "queued": queued,
     })
 }
 
@@ -91,9 +92,7 @@ async fn list(opened: &Opened) -> Result<Report, Failure> {
             queued(peer)
         );
         text.push_str(&line);
-        let mut row = shown(peer);
-        row["queued"] = queued(peer).into();
-        rows.push(row);
+        rows.push(shown(peer, queued(peer)));
     }
     if peers.is_empty() {
         text.push_str("no peers; `waxwing-node peer invite` makes a line for one");

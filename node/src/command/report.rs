@@ -41,8 +41,18 @@ impl Report {
 }
 
 /// Why a command did not do what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+#[derive(Debug)]
+pub(super) struct Failure(Box<Fault>);
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self(Box::new(fault))
+    }
+}
+
+/// What a failure says, line by line.
+#[derive(Debug)]
+pub(super) struct Fault {
     /// Stable: `CONFIG`, `STORE`, `PEER-<refusal code>` and so on.
     pub(super) code: String,
     /// What happened.
@@ -76,23 +86,30 @@ pub(super) enum Exit {
 }
 
 impl Failure {
+    /// The exit code.
+    pub(super) fn exit(&self) -> u8 {
+        self.0.exit as u8
+    }
+
     pub(super) fn print(&self, output: Output) {
         use std::io::Write as _;
         let shown = match output {
-            Output::Text => self.lines(),
+            Output::Text => self.0.lines(),
             Output::Json => serde_json::json!({"error": {
-                "code": self.code,
-                "message": self.what,
-                "at": self.at,
-                "why": self.why,
-                "retryable": matches!(self.exit, Exit::Unreachable | Exit::RateLimited),
-                "hint": self.hint,
+                "code": self.0.code,
+                "message": self.0.what,
+                "at": self.0.at,
+                "why": self.0.why,
+                "retryable": matches!(self.0.exit, Exit::Unreachable | Exit::RateLimited),
+                "hint": self.0.hint,
             }})
             .to_string(),
         };
         let _closed = writeln!(std::io::stderr(), "{shown}");
     }
+}
 
+impl Fault {
     fn lines(&self) -> String {
         let mut out = format!("error[{}]: {}", self.code, self.what);
         for (label, line) in
@@ -106,7 +123,7 @@ impl Failure {
 
 impl From<ConfigError> for Failure {
     fn from(e: ConfigError) -> Self {
-        Self {
+        Fault {
             code: "CONFIG".to_owned(),
             what: e.what,
             at: e.at,
@@ -114,6 +131,7 @@ impl From<ConfigError> for Failure {
             hint: e.hint,
             exit: Exit::Config,
         }
+        .into()
     }
 }
 
@@ -146,7 +164,7 @@ impl From<Error> for Failure {
             }
             Error::Task(_) => ("BUG", "the program", "report it with the log", Exit::Internal),
         };
-        Self {
+        Fault {
             code: code.to_owned(),
             what: e.to_string(),
             at: at.to_owned(),
@@ -154,6 +172,7 @@ impl From<Error> for Failure {
             hint: hint.to_owned(),
             exit,
         }
+        .into()
     }
 }
 
@@ -164,7 +183,7 @@ impl From<Refusal> for Failure {
             protocol::Code::PeerUnreachable | protocol::Code::Unavailable => Exit::Unreachable,
             _ => Exit::Refused,
         };
-        Self {
+        Fault {
             code: refusal.code.as_str().to_uppercase(),
             what: refusal.detail.clone(),
             at: "the answer to the request".to_owned(),
@@ -172,6 +191,7 @@ impl From<Refusal> for Failure {
             hint: refusal.code.sentence().to_owned(),
             exit,
         }
+        .into()
     }
 }
 

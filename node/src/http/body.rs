@@ -51,10 +51,7 @@ pub(super) async fn read(
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tokio's clock paces I/O; nothing stored depends on it"
-)]
+/// Tokio's clock paces I/O; nothing stored depends on it.
 pub(super) fn tokio_now() -> Instant {
     Instant::now()
 }

@@ -87,7 +87,7 @@ async fn upload(State(app): Shared, Device(caller): Device, request: Request) ->
 
 async fn claim(State(app): Shared, Device(caller): Device, request: Request) -> Answer {
     let ask: ClaimKeyMaterial = decoded(&app, request, SMALL).await?;
-    Ok(bytes(CONTENT_TYPE, keys::claim(&app, &caller, ask).await?))
+    Ok(bytes(CONTENT_TYPE, Box::pin(keys::claim(&app, &caller, ask)).await?))
 }
 
 async fn list_rooms(State(app): Shared, Device(caller): Device) -> Answer {
@@ -101,7 +101,7 @@ async fn create_room(State(app): Shared, Device(caller): Device, request: Reques
 
 async fn fetch_group_info(State(app): Shared, Device(caller): Device, request: Request) -> Answer {
     let ask: FetchGroupInfo = decoded(&app, request, SMALL).await?;
-    Ok(bytes(CONTENT_TYPE, group_info::fetch(&app, &caller, ask).await?))
+    Ok(bytes(CONTENT_TYPE, Box::pin(group_info::fetch(&app, &caller, ask)).await?))
 }
 
 async fn submit(State(app): Shared, Device(caller): Device, request: Request) -> Answer {

@@ -94,7 +94,7 @@ async fn pair(State(app): Shared, On(connection): On, request: Request) -> Answe
 
 async fn key_material(State(app): Shared, Peer(caller): Peer, request: Request) -> Answer {
     let (_, content) = content(&app, request, limit::REQUEST_BYTES).await?;
-    let answer = keys::of_peer(&app, caller.domain(), content.into()).await;
+    let answer = Box::pin(keys::of_peer(&app, caller.domain(), content.into())).await;
     Ok(bytes(CONTENT_TYPE, answer?))
 }
 
@@ -250,15 +250,14 @@ async fn give_backfill(
     let until = stay.until.map_or(log.head, |until| until.min(log.head));
     let max = usize::try_from(ask.max).unwrap_or(usize::MAX);
     let batch = sending::batch(&mut tx, &log, caller.domain(), (ask.after, until), max).await?;
-    let (range, members, content) = match batch {
-        Some(batch) => (batch.range, batch.members, batch.body),
-        None => {
-            let first = ask.after.next();
-            let chain = logs::chain_at(&mut tx, &log, ask.after).await.map_err(Stop::from)?;
-            let prev_chain = chain.unwrap_or(log.chain);
-            let range = FanoutRange { incarnation: log.incarnation, first, n: 0, prev_chain };
-            (range, MemberEffects::default(), Bytes::new())
-        }
+    let (range, members, content) = if let Some(batch) = batch {
+        (batch.range, batch.members, batch.body)
+    } else {
+        let first = ask.after.next();
+        let chain = logs::chain_at(&mut tx, &log, ask.after).await.map_err(Stop::from)?;
+        let prev_chain = chain.unwrap_or(log.chain);
+        let range = FanoutRange { incarnation: log.incarnation, first, n: 0, prev_chain };
+        (range, MemberEffects::default(), Bytes::new())
     };
     let mut response = bytes(CONTENT_TYPE, content.into());
     range.write(response.headers_mut());

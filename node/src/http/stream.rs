@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::error::Outcome;
+use crate::error::{Outcome, Stop};
 use crate::rooms;
 use crate::stream::{Feed, Ticket};
 use crate::telemetry::Tag;
@@ -33,7 +33,7 @@ const ANSWERS_WAITING: usize = 128;
 /// How often the stream looks whether something was missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// `seen` is kept to the minute.
-const SEEN_EVERY: Duration = Duration::from_secs(60);
+const SEEN_EVERY: Duration = Duration::from_mins(1);
 
 type Submitted = std::pin::Pin<Box<dyn Future<Output = (SubmitId, SubmitReply)> + Send>>;
 type Acknowledged = std::pin::Pin<Box<dyn Future<Output = (Vec<LogRef>, Outcome<()>)> + Send>>;
@@ -113,15 +113,15 @@ impl Session {
         let sleeper = self.feed.sleeper();
         let mut heard = super::body::tokio_now();
         let mut look = tokio::time::interval(LOOK_AGAIN);
-        let mut seen = tokio::time::interval(SEEN_EVERY);
-        let stop = self.app.stop.clone();
+        let mut minute = tokio::time::interval(SEEN_EVERY);
+        let stopping = self.app.stop.clone();
         let mut more = true;
         loop {
             let room = self.answers.len() < ANSWERS_WAITING && self.submits.len() < SUBMITS_AT_ONCE;
             let step = tokio::select! {
                 biased;
                 reason = ended(&mut ends) => return reason,
-                () = stop.cancelled() => return Some(Refusal::because(Code::Unavailable, "The node is stopping.")),
+                () = stopping.cancelled() => return Some(Refusal::because(Code::Unavailable, "The node is stopping.")),
                 Some((submit_id, reply)) = self.submits.next(), if !self.submits.is_empty() => {
                     self.answers.push_back(ToDevice::Reply(Reply { submit_id, reply }));
                     Ok(())
@@ -132,6 +132,8 @@ impl Session {
                     more = true;
                     match result {
                         Ok(()) => self.feed.acknowledged(&names).await,
+                        // A room that the device left for good has no cursor any more.
+                        Err(Stop::Refused(refusal)) if refusal.code == Code::NotFound => Ok(()),
                         Err(stop) => Err(stop),
                     }
                 }
@@ -162,7 +164,7 @@ impl Session {
                     }
                 }
                 _ = look.tick() => { more = true; self.feed.reload().await }
-                _ = seen.tick() => { self.seen(); Ok(()) }
+                _ = minute.tick() => { self.seen(); Ok(()) }
                 () = tokio::time::sleep_until(heard + idle) => {
                     return Some(Refusal::because(Code::Unavailable, "The stream was silent for too long."));
                 }
@@ -198,8 +200,8 @@ impl Session {
             }
             ToNode::Submit(submit) => self.submit(submit),
             ToNode::Ping(ping) => {
-                let pong = Pong { token: ping.token, now: self.app.now() };
-                self.answers.push_back(ToDevice::Pong(pong));
+                let answer = Pong { token: ping.token, now: self.app.now() };
+                self.answers.push_back(ToDevice::Pong(answer));
             }
             ToNode::Rewind(log) => self.feed.rewind(&log),
         }

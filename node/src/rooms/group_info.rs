@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::error::{Error, Outcome, Stop};
 use crate::store::logs::LogName;
 use crate::store::{devices, logs, rooms};
+use crate::worker::relay;
 
 /// A device of ours asks: we answer as the hub, or pass it to the hub.
 ///
@@ -35,7 +36,7 @@ pub(crate) async fn fetch(
     if *ask.room.hub() == app.domain {
         return answer(app, &ask.room, ask.request).await;
     }
-    crate::worker::relay::group_info(app, &ask.room, ask.request).await
+    relay::group_info(app, &ask.room, ask.request).await
 }
 
 /// A peer asks for one of its people.

@@ -91,8 +91,8 @@ impl Handed {
 /// What the handshake leads to, worked out on a snapshot.
 enum Worked {
     /// With the removals that the hub proposes again in the new epoch, because a join could not carry them.
-    Commit(Applied, Vec<Vec<u8>>),
-    Proposals(Proposed),
+    Commit(Box<Applied>, Vec<Vec<u8>>),
+    Proposals(Box<Proposed>),
 }
 
 /// The state that was worked on: the same must be there when the result is written.
@@ -153,9 +153,11 @@ fn work(state: &[u8], handed: Handed, hub: &NodeKey, now: Timestamp) -> Outcome<
                 applied.group = expelled.group;
                 again.push(expelled.message);
             }
-            Worked::Commit(applied, again)
+            Worked::Commit(Box::new(applied), again)
         }
-        Kind::Proposals => Worked::Proposals(propose(&group, &handed, signature, now)?),
+        Kind::Proposals => {
+            Worked::Proposals(Box::new(propose(&group, &handed, signature, now)?))
+        }
     };
     Ok((worked, handed))
 }
@@ -209,8 +211,8 @@ async fn place(
     let head = super::application::head(tx, &log).await?;
     let write = Write { app: &app, origin: &origin, handed: &handed, log: log.id, prior, head, on };
     match worked {
-        Worked::Commit(applied, again) => write.commit(tx, applied, again).await,
-        Worked::Proposals(proposed) => write.proposals(tx, proposed).await,
+        Worked::Commit(applied, again) => write.commit(tx, *applied, again).await,
+        Worked::Proposals(proposed) => write.proposals(tx, *proposed).await,
     }
 }
 

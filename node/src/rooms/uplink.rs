@@ -102,8 +102,8 @@ async fn write(
         Payload::Handshake(_) => EntryKind::Commit,
     };
     let body = protocol::api::encode(&kept);
-    let held = Amount { count: log.kept(), bytes: log.bytes };
-    match uplink(prior.as_ref(), &origin.digest, held, body.len() as u64)? {
+    let waiting = Amount { count: log.kept(), bytes: log.bytes };
+    match uplink(prior.as_ref(), &origin.digest, waiting, body.len() as u64)? {
         // The same answer as the first time; its place shows in the room's log.
         Uplink::Again(Known::Accepted(_) | Known::Stored | Known::Refused) => {
             Ok(SubmitReply::Stored)
@@ -111,8 +111,8 @@ async fn write(
         Uplink::New => {
             let now = app.now();
             let head = delivery::log::Head { seq: log.head, chain: log.chain };
-            let placed = head.append(kind, now.max(log.last_at), &body);
-            logs::append(tx, log.id, &[Entry::new(&placed, body, None)]).await?;
+            let place = head.append(kind, now.max(log.last_at), &body);
+            logs::append(tx, log.id, &[Entry::new(&place, body, None)]).await?;
             origin.record(tx, State::Stored, now).await?;
             tx.wake(Wake::Log(log.id));
             tx.wake(Wake::Peer(room.hub().clone()));

@@ -86,7 +86,8 @@ async fn fill(app: &Arc<App>, room: &RoomId) -> Outcome<()> {
             logs::find(&mut app.store.snapshot().await?, &name).await?.ok_or(Code::NotFound)?;
         let max = u32::try_from(limit::BATCH_ENTRIES).unwrap_or(u32::MAX);
         let ask = BackfillRequest { after: log.head, max };
-        let batch = relay::asked(app, &hub, app.federation.backfill(&hub, room, ask)).await?;
+        let batch =
+            relay::asked(app, &hub, Box::pin(app.federation.backfill(&hub, room, ask))).await?;
         if batch.range.n == 0 {
             return Ok(());
         }

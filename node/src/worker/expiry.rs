@@ -40,7 +40,7 @@ pub(crate) async fn run(app: Arc<App>) {
     }
 }
 
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 const LOGS_PAGE: usize = 128;
 const PURGE_AT_ONCE: usize = 1_000;
 
@@ -117,7 +117,7 @@ async fn purge(app: &Arc<App>) -> Outcome<()> {
 }
 
 /// How long an expired invitation is kept: whoever registered with it may repeat the request.
-const INVITES_SHOWN: Duration = Duration::from_secs(7 * 24 * 3600);
+const INVITES_SHOWN: Duration = Duration::from_hours(7 * 24);
 
 /// Watches the free space of the database's disk until the node stops. Only for SQLite: a PostgreSQL server watches its own.
 pub(crate) async fn watch_disk(app: Arc<App>, database: PathBuf) {

@@ -82,6 +82,7 @@ impl Carrying<'_> {
         };
         let mut lane = Lane::new(kind, row.row(&stay), last(&log, &stay), self.app.now());
         let mut contacts = self.line.contacts.subscribe();
+        let mut results = self.line.results.subscribe();
         loop {
             match lane.next(self.app.now()) {
                 Step::Idle => {
@@ -102,30 +103,23 @@ impl Carrying<'_> {
                 }
                 Step::Send { after, count } => {
                     // Only what a lane may send now asks for a place, so a waiting one holds up nobody.
-                    let Ok(_place) = self.line.slots.acquire().await else { return Ok(()) };
-                    match self.line.dial(self.app.now()) {
-                        Dial::Now => self.send(&mut lane, &stay, after, count).await?,
-                        Dial::At(at) => {
-                            self.wait(at.since(self.app.now()), &mut contacts, _place).await
+                    let Ok(place) = self.line.slots.acquire().await else { return Ok(()) };
+                    let time = match self.line.dial(self.app.now()) {
+                        Dial::Now => {
+                            self.send(&mut lane, &stay, after, count).await?;
+                            continue;
                         }
-                        Dial::AfterProbe => self.wait(NAP, &mut contacts, _place).await,
+                        Dial::At(at) => at.since(self.app.now()).min(NAP),
+                        Dial::AfterProbe => NAP,
+                    };
+                    drop(place);
+                    tokio::select! {
+                        () = sleep(time) => {}
+                        // An error means that the line is gone, and then the nap ends the wait.
+                        Ok(()) = results.changed() => {}
                     }
                 }
             }
-        }
-    }
-
-    async fn wait(
-        &self,
-        time: Duration,
-        contacts: &mut tokio::sync::watch::Receiver<u64>,
-        place: tokio::sync::SemaphorePermit<'_>,
-    ) {
-        drop(place);
-        tokio::select! {
-            () = sleep(time.min(NAP)) => {}
-            // An error means that the peer is gone, and then the nap ends the wait.
-            Ok(()) = contacts.changed() => {}
         }
     }
 
@@ -158,7 +152,7 @@ impl Carrying<'_> {
         let now = self.app.now();
         let effect = lane.on_result(outcome, now, self.app.entropy.jitter());
         self.log_effect(&log, &effect, error.as_deref());
-        self.write_result(&log, lane, effect, &cargo, error, now).await
+        self.write_result(&log, lane, &cargo, (effect, error), now).await
     }
 
     async fn dial(&self, log: &Log, cargo: &Cargo, to: Seq) -> (Result_, Option<String>) {
@@ -238,9 +232,8 @@ impl Carrying<'_> {
         &self,
         log: &Log,
         lane: &Lane,
-        effect: Effect,
         cargo: &Cargo,
-        error: Option<String>,
+        (effect, error): (Effect, Option<String>),
         now: Timestamp,
     ) -> Outcome<()> {
         let row = lane.row().clone();

@@ -28,6 +28,8 @@ pub(crate) struct Line {
     pub(crate) slots: Semaphore,
     /// Counts signs of life, so that whoever waits for the peer notices one.
     pub(crate) contacts: watch::Sender<u64>,
+    /// Counts whatever was learnt about it, so that those who wait for a probe notice its end.
+    pub(crate) results: watch::Sender<u64>,
     noted: Mutex<Timestamp>,
 }
 
@@ -44,6 +46,7 @@ impl Peers {
                 breaker: Mutex::default(),
                 slots: Semaphore::new(self.in_flight),
                 contacts: watch::channel(0).0,
+                results: watch::channel(0).0,
                 noted: Mutex::default(),
             })
         });
@@ -59,25 +62,30 @@ impl Line {
 
     /// The peer answered, or asked.
     pub(crate) fn alive(&self) {
-        locked(&self.breaker).answered();
+        self.answered();
         self.contacts.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    fn answered(&self) {
+        let before = std::mem::take(&mut *locked(&self.breaker));
+        if before != Breaker::default() {
+            self.results.send_modify(|n| *n = n.wrapping_add(1));
+        }
     }
 
     /// The peer did not answer.
     pub(crate) fn silent(&self, now: Timestamp, jitter: u32) {
         locked(&self.breaker).silent(now, jitter);
         // Those who waited for the probe look again, and find when to.
-        self.contacts.send_modify(|n| *n = n.wrapping_add(1));
+        self.results.send_modify(|n| *n = n.wrapping_add(1));
     }
 
     /// Takes in how a request to the peer ended, for all its lanes.
     pub(crate) fn learn<T>(&self, outcome: &Outcome<T>, now: Timestamp, jitter: u32) {
         match outcome {
-            Outcome::Done(_) | Outcome::Refused(_) => locked(&self.breaker).answered(),
+            Outcome::Done(_) | Outcome::Refused(_) => self.answered(),
             Outcome::Retry { why, .. } => match why {
-                Why::Busy(_) | Why::Estranged(_) | Why::Answer(_) => {
-                    locked(&self.breaker).answered()
-                }
+                Why::Busy(_) | Why::Estranged(_) | Why::Answer(_) => self.answered(),
                 Why::Unreachable(_)
                 | Why::Forbidden(_)
                 | Why::Timeout(_)
@@ -133,7 +141,7 @@ pub(crate) fn contact(app: &Arc<App>, peer: &Domain) {
     });
 }
 
-const NOTE_EVERY: Duration = Duration::from_secs(60);
+const NOTE_EVERY: Duration = Duration::from_mins(1);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -22,7 +22,7 @@ pub(crate) async fn key_material(
     body: Vec<u8>,
 ) -> error::Outcome<Vec<u8>> {
     let peer = peers::active(app, peer).await?;
-    let ask = app.federation.key_material(&peer, target, Bytes::from(body));
+    let ask = Box::pin(app.federation.key_material(&peer, target, Bytes::from(body)));
     Ok(asked(app, &peer, ask).await?.encode())
 }
 
@@ -36,7 +36,7 @@ pub(crate) async fn group_info(
     body: Vec<u8>,
 ) -> error::Outcome<Vec<u8>> {
     let peer = peers::active(app, room.hub()).await?;
-    let ask = app.federation.group_info(&peer, room, Bytes::from(body));
+    let ask = Box::pin(app.federation.group_info(&peer, room, Bytes::from(body)));
     Ok(asked(app, &peer, ask).await?.encode())
 }
 

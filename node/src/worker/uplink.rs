@@ -81,12 +81,12 @@ pub(super) async fn hand_over(
             })
         }
         Body::Bundle(body, signature) => {
-            client.update(hub, room, body.clone(), signature).await.map(updated)
+            client.update(hub, room, body.clone(), signature).await.map(|a| updated(&a))
         }
     }
 }
 
-fn updated(answer: UpdateRoomResponse) -> Result<(), Refusal> {
+fn updated(answer: &UpdateRoomResponse) -> Result<(), Refusal> {
     let code = match answer.outcome {
         UpdateOutcome::Success(_) => return Ok(()),
         UpdateOutcome::WrongEpoch(epoch) => {
