@@ -155,9 +155,7 @@ fn work(state: &[u8], handed: Handed, hub: &NodeKey, now: Timestamp) -> Outcome<
             }
             Worked::Commit(Box::new(applied), again)
         }
-        Kind::Proposals => {
-            Worked::Proposals(Box::new(propose(&group, &handed, signature, now)?))
-        }
+        Kind::Proposals => Worked::Proposals(Box::new(propose(&group, &handed, signature, now)?)),
     };
     Ok((worked, handed))
 }
