@@ -2,22 +2,27 @@
 
 use protocol::api::{self, InboxItem};
 use protocol::log::EntryKind;
-use protocol::{DeviceId, Timestamp};
+use protocol::{Code, DeviceId, Refusal, Timestamp};
 
+use crate::error::Outcome;
 use crate::store::logs::{self, Entry, LogName};
-use crate::store::{StoreError, Tx, Wake};
+use crate::store::{Tx, Wake};
 
 /// Puts an item into the inbox of a device of this node. A device that was revoked has none and gets nothing.
 ///
 /// # Errors
-/// When the database fails.
+/// `QueueFull` for a Welcome when the inbox is at its bound: whoever adds somebody who does not come must wait.
 pub(crate) async fn put(
     tx: &mut Tx,
     device: &DeviceId,
     item: &InboxItem,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Outcome<()> {
     let Some(log) = logs::lock(tx, &LogName::Inbox(device.clone())).await? else { return Ok(()) };
+    if matches!(item, InboxItem::Welcome(_)) && log.kept() >= INBOX_ENTRIES {
+        let detail = "Too many invitations wait for one of the devices.";
+        return Err(Refusal::because(Code::QueueFull, detail).into());
+    }
     let body = api::encode(item);
     let head = delivery::log::Head { seq: log.head, chain: log.chain };
     let placed = head.append(EntryKind::Item, now.max(log.last_at), &body);
@@ -25,3 +30,6 @@ pub(crate) async fn put(
     tx.wake(Wake::Log(log.id));
     Ok(())
 }
+
+/// Items waiting for one device. A device that comes once a month has a few hundred.
+const INBOX_ENTRIES: u64 = 10_000;

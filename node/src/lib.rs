@@ -41,7 +41,7 @@ use tokio::net::TcpListener;
 use crate::app::{App, Parts};
 use crate::config::Config;
 use crate::error::Error;
-use crate::http::listen::Server;
+use crate::http::listen::{Server, Tls};
 use crate::nodekey::NodeKeys;
 use crate::store::{Location, Options, Store, identity};
 use crate::wake::Wakes;
@@ -73,6 +73,8 @@ impl Node {
         };
         let store = Store::open(options, clock.as_ref(), entropy.as_ref()).await?;
         let incarnation = identity::load(&mut store.snapshot().await?).await?.incarnation;
+        // A node that was killed left its address behind; it must not be taken for ours.
+        let _none = std::fs::remove_file(config.data_dir.join("address"));
         let wanted = config.listen.address;
         let bound = TcpListener::bind(wanted).await;
         let listener = bound.map_err(Error::io(format!("cannot listen on {wanted}")))?;
@@ -95,10 +97,10 @@ impl Node {
     /// When it cannot start.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { app, listener, address } = self;
-        let tls = federation::tls::server_config(&app.keys.identity(), app.clock.clone());
-        let tls = tls.map_err(|e| Error::Keys(e.to_string()))?;
+        let tls = Tls::new(app.clone());
+        tls.acceptor()?;
         let server = Server {
-            tls: tls.into(),
+            tls,
             router: http::router(app.clone()),
             limits: app.config.limits.clone(),
             clock: app.clock.clone(),
@@ -139,11 +141,11 @@ fn start_workers(app: &Arc<App>) {
     if let Location::Sqlite(file) = location(&app.config) {
         app.tasks.spawn(worker::expiry::watch_disk(app.clone(), file));
     }
-    let (filling, stop) = (app.clone(), app.stop.clone());
+    let (starting, stop) = (app.clone(), app.stop.clone());
     app.tasks.spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = worker::backfill::all(filling) => {}
+            () = worker::greet::run(starting) => {}
         }
     });
 }

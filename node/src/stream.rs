@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use delivery::reader::{LogEnds, Reader};
 use delivery::stream::Push;
 use protocol::api::{Entries, LogRef};
-use protocol::{DeviceId, Refusal};
+use protocol::{Code, DeviceId, Refusal};
 use tokio::sync::watch;
 
 use crate::app::App;
 use crate::error::Outcome;
 use crate::reading;
 use crate::store::logs::{self, Log, LogId};
-use crate::store::readers;
+use crate::store::{devices, readers};
 use crate::wake::{News, Sleeper};
 
 /// Who is connected.
@@ -118,6 +118,11 @@ impl Feed {
     /// Looks at every log again: the list itself may have changed.
     pub(crate) async fn reload(&mut self) -> Outcome<()> {
         let mut tx = self.app.store.snapshot().await?;
+        // Another process may have revoked the device.
+        let row = devices::find(&mut tx, &self.device).await?;
+        if row.is_none_or(|d| d.revoked.is_some()) {
+            return Err(Code::Unauthenticated.into());
+        }
         let found = reading::all(&mut tx, &self.device).await?;
         drop(tx);
         let gone: Vec<LogRef> = self

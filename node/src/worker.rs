@@ -8,11 +8,13 @@
 //! | [`peers`] | what is known of each peer now: up or silent, how many requests are in flight |
 //! | [`relay`] | passes a device's question on to another node and waits for the answer |
 //! | [`backfill`] | fetches what a replica misses |
+//! | [`greet`] | says hello to peers after a start |
 //! | [`expiry`] | retention and other ends of things; the disk watch |
 
 pub(crate) mod backfill;
 pub(crate) mod carrier;
 pub(crate) mod expiry;
+pub(crate) mod greet;
 mod lane;
 pub(crate) mod notify;
 pub(crate) mod peers;

@@ -40,12 +40,38 @@ impl FromRequestParts<Arc<App>> for Peer {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
         let connection = parts.extensions.get::<Connection>().cloned();
+        Self::check(app, connection, parts).await
+    }
+}
+
+impl Peer {
+    async fn check(
+        app: &Arc<App>,
+        connection: Option<Connection>,
+        parts: &Parts,
+    ) -> Result<Self, Refused> {
         peer(app, connection.as_ref(), parts).await.map(Self).map_err(|stop| {
             let refusal = stop.into_refusal();
             let address = connection.map(|c| c.address.to_string());
             tracing::warn!(address, %refusal, path = parts.uri.path(), "a peer's request was refused");
             Refused(refusal)
         })
+    }
+}
+
+/// A peer, if it is one, on a route that is open to all. Whoever is none is not refused and not logged.
+pub(super) struct Passing;
+
+impl FromRequestParts<Arc<App>> for Passing {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
+        let connection = parts.extensions.get::<Connection>().cloned();
+        if connection.as_ref().is_some_and(|c| c.certificate.is_some()) {
+            // A stranger with a certificate gets the same answer as anybody.
+            drop(peer(app, connection.as_ref(), parts).await);
+        }
+        Ok(Self)
     }
 }
 

@@ -20,7 +20,7 @@ use protocol::mimi::{
 };
 use protocol::{Code, Epoch, Refusal, RoomId, Timestamp, limit};
 
-use super::auth::{On, Peer, Shared};
+use super::auth::{On, Passing, Peer, Shared};
 use super::{Refused, body, bytes};
 use crate::app::App;
 use crate::error::{Outcome, Stop};
@@ -47,7 +47,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route(&one(endpoint::BACKFILL), post(give_backfill))
 }
 
-async fn show_directory(State(app): Shared) -> Answer {
+/// Open to anyone; a peer that asks shows that it is there.
+async fn show_directory(State(app): Shared, _: Passing) -> Answer {
     let (_, port) = app.public_address();
     let base = directory::base_url(&app.domain, port);
     let ours = directory::ours(&base, app.keys.identity().node_key());

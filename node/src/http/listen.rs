@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use federation::PeerCertificate;
 use federation::headers::HEADER_LIST_BYTES;
+use federation::tls::NodeIdentity;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -26,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use crate::app::App;
 use crate::config::Limits;
+use crate::error::Error;
 
 /// What a handler may know about the connection a request came on.
 #[derive(Clone, Debug)]
@@ -40,8 +43,8 @@ pub(crate) struct Connection {
 
 /// Everything a connection task needs.
 pub(crate) struct Server {
-    /// TLS 1.3 with the node's certificate.
-    pub(crate) tls: TlsAcceptor,
+    /// TLS 1.3 with the node's present certificates.
+    pub(crate) tls: Tls,
     /// All routes.
     pub(crate) router: Router,
     /// Caps and deadlines.
@@ -96,7 +99,14 @@ impl Server {
             return;
         }
         let deadline = Duration::from_millis(self.limits.handshake_ms);
-        let tls = match timeout(deadline, self.tls.accept(tcp)).await {
+        let acceptor = match self.tls.acceptor() {
+            Ok(acceptor) => acceptor,
+            Err(error) => {
+                tracing::error!(%error, "TLS cannot be set up");
+                return;
+            }
+        };
+        let tls = match timeout(deadline, acceptor.accept(tcp)).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => {
                 tracing::info!(%address, %error, "a TLS handshake failed");
@@ -176,6 +186,37 @@ impl Server {
             .keep_alive_timeout(H2_PING)
             .enable_connect_protocol();
         if h2 { builder.http2_only() } else { builder.http1_only() }
+    }
+}
+
+/// What the listener shows: certificates that are issued anew from time to time.
+pub(crate) struct Tls {
+    app: Arc<App>,
+    present: Mutex<Option<(Arc<NodeIdentity>, TlsAcceptor)>>,
+}
+
+impl Tls {
+    /// For the node's certificates, whatever they are when a connection comes.
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { app, present: Mutex::default() }
+    }
+
+    /// The settings for the next connection.
+    ///
+    /// # Errors
+    /// When the certificates do not fit together.
+    pub(crate) fn acceptor(&self) -> Result<TlsAcceptor, Error> {
+        let identity = self.app.keys.identity();
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, acceptor)) = present.as_ref()
+            && Arc::ptr_eq(of, &identity)
+        {
+            return Ok(acceptor.clone());
+        }
+        let config = federation::tls::server_config(&identity, self.app.clock.clone());
+        let acceptor = TlsAcceptor::from(config.map_err(|e| Error::Keys(e.to_string()))?);
+        *present = Some((identity, acceptor.clone()));
+        Ok(acceptor)
     }
 }
 

@@ -118,7 +118,7 @@ impl Placed<'_> {
         app: &App,
         welcome: &crypto::hub::Welcome,
         tree: &[u8],
-    ) -> Result<(), StoreError> {
+    ) -> Outcome<()> {
         let entry = &self.admitted.entry;
         let incarnation = self.admitted.head_after.incarnation;
         for (_, device) in welcome.to.iter().filter(|(_, d)| *d.domain() == app.domain) {

@@ -63,6 +63,17 @@ async fn take(tx: &mut Tx, app: Arc<App>, incoming: Incoming) -> Outcome<Receive
         rest_gone: incoming.rest_gone,
     };
     let (log, head, stored) = match found {
+        Some(log) if log.incarnation != range.incarnation => {
+            let Some(log) = new_life(tx, log, range).await? else {
+                return Err(Code::WrongIncarnation.into());
+            };
+            if range.first > log.head.next() {
+                return Ok(Received::Behind(log.head));
+            }
+            let head = Head { seq: log.head, chain: log.chain };
+            let head = FollowerHead { incarnation: log.incarnation, head, read: true };
+            (log, Some(head), None)
+        }
         Some(log) => {
             let read = range.first > log.head.next() && anybody_reads_on(tx, &log).await?;
             let head = Head { seq: log.head, chain: log.chain };
@@ -114,6 +125,26 @@ fn entries(messages: &[FanoutMessage]) -> Result<Vec<Entry>, Refusal> {
         _ => Err(Refusal::because(Code::Malformed, "Each entry comes as a message of its own.")),
     };
     messages.iter().map(one).collect()
+}
+
+/// The hub's database was restored from a backup and goes on from an earlier place in a new life. If that place is in our replica
+/// with the same chain, we go on from there too; what the hub lost is gone from it, and the devices are told by the new incarnation.
+/// PROTOCOL §4.4.
+async fn new_life(tx: &mut Tx, log: Log, range: &FanoutRange) -> Outcome<Option<Log>> {
+    let place = range.first.prev();
+    if place > log.head {
+        return Ok(Some(log));
+    }
+    let ours = logs::chain_at(tx, &log, place).await?;
+    if ours != Some(range.prev_chain) {
+        tracing::error!(hub = %log.hub, "a hub began a new life with another history");
+        return Ok(None);
+    }
+    let at = logs::entry(tx, log.id, place).await?.map_or(log.last_at, |e| e.at);
+    let start = Start { incarnation: range.incarnation, seq: place, chain: range.prev_chain, at };
+    logs::rewind(tx, log.id, &start).await?;
+    tracing::warn!(hub = %log.hub, lost = log.head.get() - place.get(), "a hub was restored from a backup");
+    Ok(Some(logs::get(tx, log.id).await?))
 }
 
 /// Whether a device of ours must get entries after the head.

@@ -109,7 +109,7 @@ pub(super) async fn refused(
     kept: &Kept,
     refusal: Refusal,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Outcome<()> {
     submissions::delete(tx, &key(kept)).await?;
     let (submit_id, room) = (kept.submit.submit_id, kept.submit.room.clone());
     let item = InboxItem::Outcome(Told { submit_id, room, refusal });

@@ -9,7 +9,7 @@ use protocol::api::{self, LogRef, Payload, Submit};
 use protocol::{Code, RoomId, SubmitId, limit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{TestNode, program, refused, tls};
+use crate::support::{Device, TestNode, program, refused, tls};
 
 const POSTS: &[&str] = &[
     "/v1/register",
@@ -182,10 +182,10 @@ async fn whoever_drips_is_cut_off_and_others_are_served() {
         .unwrap();
     let mut end = Vec::new();
     // An error is an end as well.
-    let _ = silent.read_to_end(&mut end).await;
-    let _ = no_request.read_to_end(&mut end).await;
-    let _ = no_preface.read_to_end(&mut end).await;
-    let _ = half_header.read_to_end(&mut end).await;
+    drop(silent.read_to_end(&mut end).await);
+    drop(no_request.read_to_end(&mut end).await);
+    drop(no_preface.read_to_end(&mut end).await);
+    drop(half_header.read_to_end(&mut end).await);
     let mut answer = [0; 16];
     half_body.read_exact(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&answer));
@@ -342,17 +342,54 @@ async fn a_tampered_bundle_changes_nothing() {
     unsigned[0] ^= 1;
     refused(
         ana.device
-            .submit(&ana.device.handshake(room.room(), bundle.update_request.clone(), unsigned))
+            .submit(&Device::handshake(room.room(), bundle.update_request.clone(), unsigned))
             .await,
         Code::InvalidCommit,
     );
     for at in (0..bundle.update_request.len()).step_by(37) {
         let mut bytes = bundle.update_request.clone();
         bytes[at] ^= 0x10;
-        let submit = ana.device.handshake(room.room(), bytes, bundle.signature.clone());
+        let submit = Device::handshake(room.room(), bytes, bundle.signature.clone());
         assert!(ana.device.submit(&submit).await.is_err(), "byte {at}");
     }
-    let good = ana.device.handshake(room.room(), bundle.update_request, bundle.signature);
+    let good = Device::handshake(room.room(), bundle.update_request, bundle.signature);
     ana.device.submit(&good).await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_what_is_new_and_nothing_else() {
+    let node = TestNode::start("a.example").await;
+    let ana = node.person("ana").await;
+    let mut room = ana.device.found().await;
+    ana.device.say(&mut room, "before").await.unwrap();
+    let text = std::fs::read_to_string(node.config()).unwrap();
+    let folder = node.stop().await;
+    // More than any disk has free.
+    let full = text.replace("low_water_mib = 256", "low_water_mib = 1000000000");
+    std::fs::write(folder.path().join("node.toml"), full).unwrap();
+    let node = TestNode::resume(folder, "a.example", "").await;
+    *ana.device.http.lock().await = node.http().await;
+    let mut refusal = None;
+    for _ in 0..50 {
+        match ana.device.say(&mut room, "more").await {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(r) => {
+                refusal = Some(r);
+                break;
+            }
+        }
+    }
+    let refusal = refusal.expect("the disk watch looked");
+    assert_eq!(refusal.code, Code::DiskFull);
+    assert!(refusal.retry_after_ms.is_some());
+    let mut http = node.http().await;
+    assert_eq!(http.get("/healthz/ready", None).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let log = LogRef::Room(room.room().clone());
+    let entries = ana.device.read(log.clone(), node.info.incarnation, 0).await.unwrap();
+    assert!(!entries.entries.is_empty(), "what is held is still delivered");
+    let cursor =
+        protocol::Cursor { incarnation: node.info.incarnation, seq: entries.entries[0].seq };
+    assert!(ana.device.post("/v1/ack", &api::Ack { log, cursor }).await.status.is_success());
     node.stop().await;
 }

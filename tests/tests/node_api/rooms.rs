@@ -4,7 +4,7 @@ use protocol::api::{Ack, LogRef, Logs, Payload, Submit, SubmitReply};
 use protocol::log::Chain;
 use protocol::{Code, Cursor, Incarnation, RoomId, Seq};
 
-use crate::support::{TestNode, full, refused};
+use crate::support::{Device, TestNode, full, refused};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_reaches_a_member_who_was_added_and_nobody_else() {
@@ -92,8 +92,8 @@ async fn each_epoch_goes_to_one_commit_and_old_messages_are_told_so() {
     let by_ana = room.commit(&renew, now(), &node::clock::SystemEntropy).unwrap();
     let by_bo = joined.commit(&renew, now(), &node::clock::SystemEntropy).unwrap();
     let late = bo.device.message(&mut joined, "written before the commit");
-    let a = ana.device.handshake(room.room(), by_ana.update_request, by_ana.signature);
-    let b = bo.device.handshake(room.room(), by_bo.update_request, by_bo.signature);
+    let a = Device::handshake(room.room(), by_ana.update_request, by_ana.signature);
+    let b = Device::handshake(room.room(), by_bo.update_request, by_bo.signature);
     let (a, b) = tokio::join!(ana.device.submit(&a), bo.device.submit(&b));
     let winners = [&a, &b].into_iter().filter(|r| r.is_ok()).count();
     assert_eq!(winners, 1, "{a:?} {b:?}");
@@ -131,7 +131,7 @@ async fn a_removed_device_gets_its_removal_and_nothing_after_it() {
     };
     let now = protocol::Clock::now(&node::clock::SystemClock);
     let bundle = room.commit(&change, now, &node::clock::SystemEntropy).unwrap();
-    let submit = ana.device.handshake(room.room(), bundle.update_request, bundle.signature);
+    let submit = Device::handshake(room.room(), bundle.update_request, bundle.signature);
     let SubmitReply::Accepted(removal) = ana.device.submit(&submit).await.unwrap() else {
         panic!()
     };

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crypto::group::{Founding, Received};
@@ -26,12 +27,22 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+/// A clock that is ahead.
+pub struct Later(pub Duration);
+
+impl protocol::Clock for Later {
+    fn now(&self) -> protocol::Timestamp {
+        SystemClock.now().after(self.0)
+    }
+}
+
 /// A node that runs in this process until it is dropped or stopped.
 pub struct TestNode {
     pub folder: tempfile::TempDir,
     pub domain: Domain,
     pub address: SocketAddr,
     pub info: NodeInfo,
+    later: Duration,
     stop: Option<oneshot::Sender<()>>,
     running: tokio::task::JoinHandle<Result<(), node::error::Error>>,
 }
@@ -51,15 +62,30 @@ impl TestNode {
     }
 
     pub async fn resume(folder: tempfile::TempDir, domain: &str, settings: &str) -> Self {
-        Self::started(folder, domain, settings, 0).await
+        Self::started(folder, domain, settings, (0, Duration::ZERO)).await
     }
 
     /// On the port it had, where its peers look for it.
     pub async fn resume_at(folder: tempfile::TempDir, domain: &str, port: u16) -> Self {
-        Self::started(folder, domain, "", port).await
+        Self::started(folder, domain, "", (port, Duration::ZERO)).await
     }
 
-    async fn started(folder: tempfile::TempDir, domain: &str, settings: &str, port: u16) -> Self {
+    /// On the port it had, so much later.
+    pub async fn resume_later(
+        folder: tempfile::TempDir,
+        domain: &str,
+        port: u16,
+        by: Duration,
+    ) -> Self {
+        Self::started(folder, domain, "", (port, by)).await
+    }
+
+    async fn started(
+        folder: tempfile::TempDir,
+        domain: &str,
+        settings: &str,
+        (port, later): (u16, Duration),
+    ) -> Self {
         let file = folder.path().join("node.toml");
         let mut text = std::fs::read_to_string(&file).unwrap();
         text.push_str(settings);
@@ -68,15 +94,16 @@ impl TestNode {
         config.listen.address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
         config.public.host = "127.0.0.1".into();
         let node =
-            Node::build(config, Arc::new(SystemClock), Arc::new(SystemEntropy)).await.unwrap();
+            Node::build(config, Arc::new(Later(later)), Arc::new(SystemEntropy)).await.unwrap();
         let address = node.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(node.run(async move { drop(stopped.await) }));
         let domain = Domain::parse(domain).unwrap();
         let pin = node_key(folder.path());
-        let info = Http::connect(address, &domain, pin).await.get("/v1/node", None).await;
+        let info =
+            Http::connect_later(address, &domain, pin, later).await.get("/v1/node", None).await;
         let info: NodeInfo = api::decode(&info.body).unwrap();
-        Self { folder, domain, address, info, stop: Some(stop), running }
+        Self { folder, domain, address, info, later, stop: Some(stop), running }
     }
 
     /// Stops it and gives its folder back.
@@ -87,7 +114,7 @@ impl TestNode {
     }
 
     pub async fn http(&self) -> Http {
-        Http::connect(self.address, &self.domain, self.info.node_key).await
+        Http::connect_later(self.address, &self.domain, self.info.node_key, self.later).await
     }
 
     pub fn config(&self) -> PathBuf {
@@ -133,6 +160,21 @@ impl TestNode {
     }
 }
 
+impl TestNode {
+    /// A further device of a person.
+    pub async fn further(&self, person: &Person) -> Device {
+        let draft = Draft::new(&person.identity, &person.user());
+        let ask = api::Login {
+            user: person.user(),
+            password: "correct horse".into(),
+            device_name: "further".into(),
+            certificate: draft.identity.certificate().as_bytes().to_vec(),
+        };
+        let signed_in: SignedIn = self.http().await.post("/v1/login", None, &ask).await.cbor();
+        draft.signed_in(self, signed_in.token).await
+    }
+}
+
 async fn init(config: &std::path::Path, domain: &str, data: &std::path::Path) {
     let data = data.display().to_string();
     run(config, &["init", "--domain", domain, "--data-dir", &data], &[]).await;
@@ -157,10 +199,14 @@ pub async fn program(
 }
 
 fn node_key(folder: &std::path::Path) -> [u8; 32] {
+    *crypto::NodeKey::from_bytes(&seed(folder)).public().as_bytes()
+}
+
+fn seed(folder: &std::path::Path) -> [u8; 32] {
     use base64::Engine as _;
     let text = std::fs::read_to_string(folder.join("data/node.key")).unwrap();
     let seed = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.trim()).unwrap();
-    *crypto::NodeKey::from_bytes(&seed.try_into().unwrap()).public().as_bytes()
+    seed.try_into().unwrap()
 }
 
 /// One HTTP/1.1 connection to a node.
@@ -202,7 +248,15 @@ pub async fn tls(
     alpn: &str,
 ) -> TlsStream<tokio::net::TcpStream> {
     let config = federation::tls::client_config(None, pin, domain, Arc::new(SystemClock)).unwrap();
-    let mut config = (*config).clone();
+    shake(address, domain, (*config).clone(), alpn).await
+}
+
+async fn shake(
+    address: SocketAddr,
+    domain: &Domain,
+    mut config: rustls::ClientConfig,
+    alpn: &str,
+) -> TlsStream<tokio::net::TcpStream> {
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from(domain.as_str().to_owned()).unwrap();
@@ -210,9 +264,47 @@ pub async fn tls(
 }
 
 impl Http {
-    pub async fn connect(address: SocketAddr, domain: &Domain, pin: [u8; 32]) -> Self {
-        let stream = tls(address, domain, pin, "http/1.1").await;
-        Self::over(stream, domain).await
+    pub async fn connect_later(
+        address: SocketAddr,
+        domain: &Domain,
+        pin: [u8; 32],
+        by: Duration,
+    ) -> Self {
+        let clock = Arc::new(Later(by));
+        let config = federation::tls::client_config(None, pin, domain, clock).unwrap();
+        Self::over(shake(address, domain, (*config).clone(), "http/1.1").await, domain).await
+    }
+
+    /// A connection with the certificates of `from`.
+    pub async fn peer(from: &TestNode, to: &TestNode) -> Self {
+        let key = crypto::NodeKey::from_bytes(&seed(from.folder.path()));
+        let issued = federation::tls::NodeIdentity::issue(
+            &from.domain,
+            &key,
+            &SystemEntropy,
+            SystemClock.now(),
+        );
+        let (issued, pin) = (issued.unwrap(), to.info.node_key);
+        let config =
+            federation::tls::client_config(Some(&issued), pin, &to.domain, Arc::new(SystemClock))
+                .unwrap();
+        let stream = shake(to.address, &to.domain, (*config).clone(), "http/1.1").await;
+        Self::over(stream, &to.domain).await
+    }
+
+    /// A peer's request.
+    pub async fn ask(
+        &mut self,
+        path: &str,
+        from: &str,
+        headers: &[(&str, String)],
+        body: Vec<u8>,
+    ) -> Reply {
+        let mut request = self.request(Method::POST, path, None).header("from", from);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        self.raw(request.body(Full::new(body.into())).unwrap()).await
     }
 
     pub async fn over<S>(stream: S, domain: &Domain) -> Self
@@ -384,15 +476,15 @@ impl Device {
 
     pub fn message(&self, group: &mut Group, text: &str) -> Submit {
         let message = group.encrypt(text.as_bytes(), &SystemEntropy).unwrap();
-        self.payload(group.room().clone(), Payload::Application(message))
+        Self::payload(group.room().clone(), Payload::Application(message))
     }
 
-    pub fn payload(&self, room: RoomId, payload: Payload) -> Submit {
+    pub fn payload(room: RoomId, payload: Payload) -> Submit {
         Submit { submit_id: SubmitId::from_bytes(SystemEntropy.bytes16()), room, payload }
     }
 
-    pub fn handshake(&self, room: &RoomId, bundle: Vec<u8>, signature: Vec<u8>) -> Submit {
-        self.payload(room.clone(), Payload::Handshake(Handshake { bundle, signature }))
+    pub fn handshake(room: &RoomId, bundle: Vec<u8>, signature: Vec<u8>) -> Submit {
+        Self::payload(room.clone(), Payload::Handshake(Handshake { bundle, signature }))
     }
 
     /// Claims KeyPackages of `target` for `group`'s room.
@@ -428,7 +520,7 @@ impl Device {
             ..Default::default()
         };
         let bundle = group.commit(&change, SystemClock.now(), &SystemEntropy).unwrap();
-        let submit = self.handshake(group.room(), bundle.update_request, bundle.signature);
+        let submit = Self::handshake(group.room(), bundle.update_request, bundle.signature);
         let reply = self.submit(&submit).await?;
         if matches!(reply, SubmitReply::Accepted(_)) {
             group.merge_pending().unwrap();
