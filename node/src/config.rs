@@ -232,8 +232,9 @@ impl Config {
             .merge(environment)
             .merge(Serialized::defaults(flags));
         let mut config: Self = merged.extract().map_err(|e| check::value_error(&e, path))?;
-        // Paths in a file mean "next to the file", whatever directory the program was started in.
+        // Paths in a file mean "next to the file", whatever directory the program was started in; no path means nothing.
         if config.data_dir.is_relative()
+            && !config.data_dir.as_os_str().is_empty()
             && let Some(folder) = path.parent()
         {
             config.data_dir = folder.join(&config.data_dir);
