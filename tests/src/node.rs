@@ -224,9 +224,8 @@ impl Node {
                     tail(&self.log(), 10)
                 ));
             }
-            if let Some(address) = stored(file)
-                && tokio::net::TcpStream::connect(address).await.is_ok()
-            {
+            // It is written once the port is open.
+            if let Some(address) = stored(file) {
                 return Ok(address);
             }
             sleep(Duration::from_millis(10)).await;
