@@ -58,7 +58,7 @@ impl Canary {
                 let path = entry?.path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.is_file() {
+                } else if path.is_file() && !is_ballast(&path) {
                     let bytes = fs::read(&path).during(path.display())?;
                     found.files += 1;
                     found.bytes += bytes.len();
@@ -70,6 +70,11 @@ impl Canary {
         }
         Ok(found)
     }
+}
+
+/// A node's ballast is tens of megabytes of nothing.
+fn is_ballast(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "ballast")
 }
 
 /// What a scan saw.

@@ -236,15 +236,11 @@ impl Taking<'_> {
                     commit = Some((row.seq, row.at, row.chain));
                 }
                 Fanout::Welcome { welcome, tree } => {
-                    let RatchetTreeOption::Full(tree) = tree else {
-                        let detail = "A Welcome comes with its whole ratchet tree.";
-                        return Err(Refusal::because(Code::Malformed, detail).into());
-                    };
                     let at = match commit {
                         Some(at) => at,
                         None => self.commit_of(tx, row.seq).await?,
                     };
-                    self.welcome(tx, welcome, tree.as_slice(), at).await?;
+                    self.welcome(tx, welcome, tree, at).await?;
                 }
                 Fanout::Application { .. } | Fanout::Proposal { .. } => {}
             }
@@ -286,18 +282,23 @@ impl Taking<'_> {
         &self,
         tx: &mut Tx,
         welcome: &protocol::mimi::WelcomeMessageBytes,
-        tree: &[u8],
+        tree: &RatchetTreeOption,
         (seq, at, chain): (Seq, Timestamp, Chain),
     ) -> Outcome<()> {
         for reference in welcome.view().new_members() {
+            // One for devices of other nodes comes without the tree, which is of no use here.
             let Some(device) = keypackages::device_of(tx, reference).await? else { continue };
+            let RatchetTreeOption::Full(tree) = tree else {
+                let detail = "A Welcome comes with its whole ratchet tree.";
+                return Err(Refusal::because(Code::Malformed, detail).into());
+            };
             let item = InboxItem::Welcome(Welcome {
                 room: self.incoming.room.clone(),
                 cursor: Cursor { incarnation: self.incoming.range.incarnation, seq },
                 chain,
                 at,
                 welcome: welcome.as_slice().to_vec(),
-                tree: tree.to_vec(),
+                tree: tree.as_slice().to_vec(),
             });
             inbox::put(tx, &device, &item, self.app.now()).await?;
         }

@@ -32,7 +32,6 @@ const SETTLE: Duration = Duration::from_mins(3);
 
 pub(crate) async fn run(folder: &Path, plan: Plan, mut seed: Seed) -> Outcome<()> {
     let begun = Instant::now();
-    println!("seed {}", seed.first());
     let mut cast = Cast::assemble(folder).await?;
     let room = cast.room().await?;
     println!("two nodes, {} devices, one room; now traffic and SIGKILL", cast.devices.len());

@@ -45,12 +45,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Outcome<()> {
-    let seed = args.seed.map_or_else(|| Seed::from_environment(1), Seed::new);
     let folder = folder(if args.check { "dev-check" } else { "dev" })?;
     if folder.exists() && !args.keep {
         std::fs::remove_dir_all(&folder)?;
     }
     if args.check {
+        let seed = args.seed.map_or_else(|| Seed::from_environment(1), Seed::new);
         let plan = check::Plan { messages: args.messages, kills: args.kills };
         check::run(&folder, plan, seed).await
     } else {
