@@ -106,7 +106,7 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
-    /// Days an entry waits for a reader.
+    /// Days an entry waits for a reader, at most 30.
     pub days: u64,
 }
 
@@ -269,6 +269,7 @@ impl Config {
     }
 }
 
+/// Seconds.
 const DAY: u64 = 24 * 3600;
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::path::Path;
 use figment::Figment;
 use figment::value::{Dict, Value};
 
-use super::{Config, ConfigError, ENV_PREFIX};
+use protocol::limit;
+
+use super::{Config, ConfigError, DAY, ENV_PREFIX};
 
 /// Refuses a file with a key nobody reads.
 pub(super) fn keys(text: &str, file: &str) -> Result<(), ConfigError> {
@@ -81,6 +83,12 @@ pub(super) fn values(config: &Config, file: &str) -> Result<(), ConfigError> {
             "unknown kind of database".to_owned(),
             "leave it empty, or write postgres://…",
         );
+    }
+    let longest = limit::RETENTION.as_secs() / DAY;
+    if config.retention.days > longest {
+        // Key packages live only a week longer: a commit read later would lock its reader out.
+        let what = format!("messages are kept for at most {longest} days");
+        return bad("retention.days", what, "write a smaller number");
     }
     let l = &config.limits;
     let numbers = [

@@ -28,7 +28,7 @@ port = 0
 url = ""
 
 [retention]
-# How many days a message waits for a device or a peer that does not come.
+# How many days a message waits for a device or a peer that does not come; at most 30.
 days = 30
 
 [disk]

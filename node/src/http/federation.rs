@@ -121,6 +121,8 @@ async fn submit_message(
         Err(Refusal { code: Code::StaleEpoch, epoch, .. }) => {
             SubmitOutcome::EpochTooOld(epoch.unwrap_or(Epoch::new(0)))
         }
+        // MIMI calls this notAllowed too, but the device can do something about it.
+        Err(refusal) if refusal.code == Code::WrongEpoch => return Err(refusal.into()),
         Err(_) => SubmitOutcome::NotAllowed,
     };
     Ok(bytes(CONTENT_TYPE, SubmitMessageResponse { outcome }.encode()))

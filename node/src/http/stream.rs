@@ -31,7 +31,7 @@ const SUBMITS_AT_ONCE: usize = 64;
 /// Answers waiting to be written, before the device's next frame is read.
 const ANSWERS_WAITING: usize = 128;
 /// How often the stream looks whether something was missed.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// `seen` is kept to the minute.
 const SEEN_EVERY: Duration = Duration::from_mins(1);
 

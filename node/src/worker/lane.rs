@@ -260,6 +260,11 @@ impl Carrying<'_> {
                         readers::advance(tx, log.id, &peer.into(), row.cursor).await?;
                     }
                     if let Some(kept) = submission {
+                        if moved {
+                            // What the hub has answered waits no more, and must not count against the bound.
+                            let log = logs::get(tx, log.id).await?;
+                            logs::trim(tx, &log, row.cursor).await?;
+                        }
                         match effect {
                             Effect::Settled(Parked { refusal, .. }) => {
                                 uplink::refused(tx, &kept, refusal, now).await?;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use crypto::keypackage::Use;
 use http::{Method, StatusCode};
 use http_body_util::Full;
 use protocol::api::{self, LogRef, Payload, Submit};
@@ -109,7 +112,7 @@ async fn nobody_without_a_good_token_gets_anything() {
         Some(format!("{good}A")),
         Some(good.to_lowercase()),
         // What a thief of the database has.
-        Some(crypto::token::hash(&good).iter().map(|b| format!("{b:02x}")).collect()),
+        Some(URL_SAFE_NO_PAD.encode(crypto::token::hash(&good))),
     ];
     let open = ["/v1/register", "/v1/login", "/v1/link/take"];
     let mut http = node.http().await;
@@ -230,7 +233,6 @@ async fn key_packages_of_others_and_wrong_ones_are_refused() {
         .unwrap()
         .public
     };
-    use crypto::keypackage::Use;
     let ask = |packages: Vec<Vec<u8>>, last: Vec<Vec<u8>>| api::UploadKeyPackages {
         packages: packages.into_iter().map(Into::into).collect(),
         last_resort: last.into_iter().map(Into::into).collect(),

@@ -50,7 +50,7 @@ async fn a_message_reaches_a_member_who_was_added_and_nobody_else() {
     assert_eq!(a, b, "a room one is not in looks like one that is not there");
     let foreign = Submit {
         submit_id: protocol::SubmitId::from_bytes([1; 16]),
-        ..ana.device.message(&mut room, "x")
+        ..Device::message(&mut room, "x")
     };
     refused(eve.device.submit(&foreign).await, Code::NotFound);
     node.stop().await;
@@ -61,11 +61,10 @@ async fn a_lost_reply_does_not_duplicate_the_message() {
     let node = TestNode::start("a.example").await;
     let ana = node.person("ana").await;
     let mut room = ana.device.found().await;
-    let submit = ana.device.message(&mut room, "once");
+    let submit = Device::message(&mut room, "once");
     let first = ana.device.submit(&submit).await.unwrap();
     assert_eq!(ana.device.submit(&submit).await.unwrap(), first);
-    let other =
-        Submit { payload: ana.device.message(&mut room, "other").payload, ..submit.clone() };
+    let other = Submit { payload: Device::message(&mut room, "other").payload, ..submit.clone() };
     refused(ana.device.submit(&other).await, Code::Conflict);
     // Also after a restart.
     let folder = node.stop().await;
@@ -91,7 +90,7 @@ async fn each_epoch_goes_to_one_commit_and_old_messages_are_told_so() {
     let now = || protocol::Clock::now(&node::clock::SystemClock);
     let by_ana = room.commit(&renew, now(), &node::clock::SystemEntropy).unwrap();
     let by_bo = joined.commit(&renew, now(), &node::clock::SystemEntropy).unwrap();
-    let late = bo.device.message(&mut joined, "written before the commit");
+    let late = Device::message(&mut joined, "written before the commit");
     let a = Device::handshake(room.room(), by_ana.update_request, by_ana.signature);
     let b = Device::handshake(room.room(), by_bo.update_request, by_bo.signature);
     let (a, b) = tokio::join!(ana.device.submit(&a), bo.device.submit(&b));
@@ -107,7 +106,7 @@ async fn each_epoch_goes_to_one_commit_and_old_messages_are_told_so() {
         joined.merge_pending().unwrap();
     }
     let again =
-        Submit { submit_id: late.submit_id, ..bo.device.message(&mut joined, "encrypted again") };
+        Submit { submit_id: late.submit_id, ..Device::message(&mut joined, "encrypted again") };
     assert!(matches!(bo.device.submit(&again).await.unwrap(), SubmitReply::Accepted(_)));
     node.stop().await;
 }
@@ -141,7 +140,7 @@ async fn a_removed_device_gets_its_removal_and_nothing_after_it() {
     let log = LogRef::Room(room.room().clone());
     let entries = bo.device.read(log.clone(), welcome.cursor.incarnation, 0).await.unwrap();
     assert_eq!(entries.entries.last().unwrap().seq, removal.place.seq);
-    refused(bo.device.submit(&bo.device.message(&mut joined, "still here")).await, Code::NotFound);
+    refused(bo.device.submit(&Device::message(&mut joined, "still here")).await, Code::NotFound);
     let state: Logs = bo.device.get("/v1/rooms").await.cbor();
     let state = state.logs.into_iter().find(|l| l.log == log).unwrap();
     assert_eq!(state.until, Some(removal.place.seq));
@@ -209,8 +208,8 @@ async fn creating_a_room_again_changes_nothing_and_another_cannot_take_its_name(
     let first: SubmitReply = ana.device.post("/v1/rooms", &ask).await.cbor();
     let again: SubmitReply = ana.device.post("/v1/rooms", &ask).await.cbor();
     assert_eq!(first, again);
-    let SubmitReply::Accepted(made) = first else { panic!() };
-    assert_eq!(made.chain, Chain::start(&node.info.incarnation, &founding.room));
+    let SubmitReply::Accepted(accepted) = first else { panic!() };
+    assert_eq!(accepted.chain, Chain::start(&node.info.incarnation, &founding.room));
     assert_eq!(
         eve.device.post("/v1/rooms", &make(&eve.device)).await.refusal().code,
         Code::NameTaken

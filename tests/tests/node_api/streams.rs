@@ -126,7 +126,7 @@ async fn submissions_and_pings_are_answered_on_the_stream() {
     assert!(
         matches!(stream.next().await, Some(ToDevice::Pong(pong)) if pong.token == 42 && pong.now.ms() > 0)
     );
-    let messages: Vec<_> = (0..20).map(|n| ana.device.message(&mut room, &n.to_string())).collect();
+    let messages: Vec<_> = (0..20).map(|n| Device::message(&mut room, &n.to_string())).collect();
     for message in &messages {
         stream.send(&ToNode::Submit(message.clone())).await;
     }
@@ -159,7 +159,7 @@ async fn a_device_that_does_not_acknowledge_gets_a_window_and_no_more() {
     {
         let mut sender = Socket::open(&node, &ana.device).await;
         for n in 0..total {
-            sender.send(&ToNode::Submit(ana.device.message(&mut room, &n.to_string()))).await;
+            sender.send(&ToNode::Submit(Device::message(&mut room, &n.to_string()))).await;
         }
         let mut answered = 0;
         while answered < total {

@@ -368,7 +368,7 @@ pub struct Draft {
 impl Draft {
     pub fn new(identity: &IdentityKey, user: &UserId) -> Self {
         let key = DeviceKey::generate(&SystemEntropy);
-        let name: String = SystemEntropy.bytes16().iter().map(|b| format!("{b:02x}")).collect();
+        let name = SubmitId::from_bytes(SystemEntropy.bytes16()).to_string();
         let device = DeviceId::new(user, &name).unwrap();
         let certificate = identity.certify(&device, &key.public(), SystemClock.now());
         Self { identity: DeviceIdentity::new(key, certificate).unwrap() }
@@ -467,14 +467,14 @@ impl Device {
 
     /// Encrypts and submits; the place it got, if this node is the hub.
     pub async fn say(&self, group: &mut Group, text: &str) -> Result<Accepted, Refusal> {
-        let submit = self.message(group, text);
+        let submit = Self::message(group, text);
         match self.submit(&submit).await? {
             SubmitReply::Accepted(accepted) => Ok(accepted),
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn message(&self, group: &mut Group, text: &str) -> Submit {
+    pub fn message(group: &mut Group, text: &str) -> Submit {
         let message = group.encrypt(text.as_bytes(), &SystemEntropy).unwrap();
         Self::payload(group.room().clone(), Payload::Application(message))
     }
