@@ -304,6 +304,15 @@ async fn claimed_packages(
 ) -> Result<()> {
     let Some(mut command) = work.commands.get(&position).cloned() else { return Ok(()) };
     match claimed {
+        Ok(packages) if packages.is_empty() && adds_own(work, &command) => {
+            // One's own devices are looked after again anyway.
+            done(work, command).await
+        }
+        Err(Error::Refused(refusal))
+            if refusal.code == Code::NoKeyPackages && adds_own(work, &command) =>
+        {
+            done(work, command).await
+        }
         Ok(packages) if packages.is_empty() => {
             refuse(work, command, Code::NoKeyPackages.into()).await
         }
@@ -318,6 +327,10 @@ async fn claimed_packages(
         }
         Err(e) => trouble(work, command, e).await,
     }
+}
+
+fn adds_own(work: &Work<'_>, command: &CommandRow) -> bool {
+    command.action == Action::Add(work.user())
 }
 
 /// Writes down the group that an external commit leads to. It becomes real when the log shows the commit.

@@ -10,6 +10,7 @@ use super::until;
 use crate::Result;
 use crate::command::{self, Next};
 use crate::inner::Inner;
+use crate::store::RoomNo;
 
 /// Commands under way at once.
 const CONCURRENT: usize = 8;
@@ -24,28 +25,32 @@ pub(super) async fn run(inner: &Inner) -> Result<()> {
     let mut busy = BTreeSet::new();
     let mut under_way = FuturesUnordered::new();
     loop {
-        let mut wait = IDLE_MAX;
-        while under_way.len() < CONCURRENT {
-            let now = inner.world.clock.now();
-            let next = command::next(inner.core().await.commands().await?, &busy, now);
-            match next {
-                Next::Carry(position, room) => {
-                    busy.insert(room);
-                    under_way
-                        .push(async move { (room, command::carry_out(inner, position).await) });
-                }
-                Next::WaitUntil(at) => {
-                    wait = wait.min(until(now, at));
-                    break;
-                }
-                Next::Idle => break,
-            }
-        }
+        // Those under way may hold the core, so nothing here waits for it without letting them go on.
         tokio::select! {
             Some((room, carried)) = under_way.next(), if !under_way.is_empty() => {
                 busy.remove(&room);
                 carried?;
             }
+            picked = pick(inner, &busy), if under_way.len() < CONCURRENT => {
+                let (position, room) = picked?;
+                busy.insert(room);
+                under_way.push(async move { (room, command::carry_out(inner, position).await) });
+            }
+        }
+    }
+}
+
+/// Waits for a command that can be carried out.
+async fn pick(inner: &Inner, busy: &BTreeSet<RoomNo>) -> Result<(u64, RoomNo)> {
+    loop {
+        let now = inner.world.clock.now();
+        let next = command::next(inner.core().await.commands().await?, busy, now);
+        let wait = match next {
+            Next::Carry(position, room) => return Ok((position, room)),
+            Next::WaitUntil(at) => until(now, at),
+            Next::Idle => IDLE_MAX,
+        };
+        tokio::select! {
             () = inner.commands.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }

@@ -205,7 +205,6 @@ impl<'a> Link<'a> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "tokio's time, in a worker")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -50,8 +50,12 @@ pub(super) async fn run(inner: &Inner) -> Result<()> {
 }
 
 async fn look_after(inner: &Inner) -> Result<()> {
+    let revoked = devices(inner).await?;
     replenish(inner).await?;
-    devices(inner).await
+    for device in &revoked {
+        inner.work(async |work| expel(work, device).await).await?;
+    }
+    bring_along(inner).await
 }
 
 async fn replenish(inner: &Inner) -> Result<()> {
@@ -135,18 +139,44 @@ async fn upload(inner: &Inner) -> Result<KeyPackageCount> {
     }
 }
 
-/// Learns of the person's other devices, and takes revoked ones out of the rooms.
-async fn devices(inner: &Inner) -> Result<()> {
+/// Learns of the person's other devices; the revoked ones.
+async fn devices(inner: &Inner) -> Result<Vec<DeviceId>> {
     let devices = inner.api.devices().await?.devices;
     let (revoked, live): (Vec<_>, Vec<_>) =
         devices.into_iter().partition(|device| device.revoked.is_some());
     let siblings = live.into_iter().map(|d| d.device).filter(|d| *d != inner.who.device);
     inner.core().await.siblings = siblings.collect();
-    for device in revoked {
-        let device = device.device;
-        inner.work(async |work| expel(work, &device).await).await?;
+    Ok(revoked.into_iter().map(|d| d.device).collect())
+}
+
+/// Takes the person's other devices into rooms where they are missing: made before this device knew of them, or entered when
+/// they had no KeyPackage left. Room by room, so that messages go on in between.
+async fn bring_along(inner: &Inner) -> Result<()> {
+    if inner.core().await.siblings.is_empty() {
+        return Ok(());
+    }
+    for row in inner.work(async |work| work.tx.rooms().await).await? {
+        if row.status == RoomStatus::Active {
+            inner.work(async |work| bring_into(work, &row).await).await?;
+        }
     }
     Ok(())
+}
+
+async fn bring_into(work: &mut Work<'_>, row: &RoomRow) -> Result<()> {
+    // It may have been left since it was listed.
+    if work.tx.group_rows(row.no).await?.is_empty() {
+        return Ok(());
+    }
+    let group = work.take_group(row.no).await?;
+    let members = group.members().map_err(Error::crypto)?;
+    work.put_group(row.no, group);
+    let inside = |device| members.iter().any(|m| m.certificate.device() == device);
+    if work.siblings.iter().all(inside) {
+        return Ok(());
+    }
+    let (user, now) = (work.user(), work.now());
+    command::want_once(work, row, Action::Add(user), now).await
 }
 
 /// Wants a device of this person out of every room it is in.
