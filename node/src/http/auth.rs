@@ -53,7 +53,10 @@ impl Peer {
         peer(app, connection.as_ref(), parts).await.map(Self).map_err(|stop| {
             let refusal = stop.into_refusal();
             let address = connection.map(|c| c.address.to_string());
-            tracing::warn!(address, %refusal, path = parts.uri.path(), "a peer's request was refused");
+            // Without the last segment, which names a room or a person.
+            let path = parts.uri.path();
+            let endpoint = path.rsplit_once('/').map_or(path, |(front, _)| front);
+            tracing::warn!(address, %refusal, endpoint, "a peer's request was refused");
             Refused(refusal)
         })
     }

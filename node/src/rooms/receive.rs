@@ -11,7 +11,7 @@ use protocol::mimi::{Fanout, FanoutMessage, RatchetTreeOption};
 use protocol::{Code, Cursor, Refusal, RoomId, Seq, Timestamp};
 
 use crate::app::App;
-use crate::error::{Error, Outcome, Stop};
+use crate::error::Outcome;
 use crate::inbox;
 use crate::store::logs::{self, Entry, Log, LogName, Start};
 use crate::store::rooms::{GroupState, Room};
@@ -216,6 +216,9 @@ async fn step_over(
     Ok(logs::get(tx, log.id).await?)
 }
 
+/// The place of a commit: its number, its time, the chain at it.
+type Commit = (Seq, Timestamp, Chain);
+
 /// A batch whose entries are appended.
 struct Taking<'a> {
     app: &'a App,
@@ -228,7 +231,7 @@ struct Taking<'a> {
 impl Taking<'_> {
     async fn finish(&self, tx: &mut Tx, skip: usize, rows: &[Entry]) -> Outcome<()> {
         self.effects(tx).await?;
-        let mut commit: Option<(Seq, Timestamp, Chain)> = None;
+        let mut commit: Option<Commit> = None;
         for (message, row) in self.incoming.messages.iter().skip(skip).zip(rows) {
             match &message.content {
                 Fanout::Commit { commit: bytes, .. } => {
@@ -236,11 +239,7 @@ impl Taking<'_> {
                     commit = Some((row.seq, row.at, row.chain));
                 }
                 Fanout::Welcome { welcome, tree } => {
-                    let at = match commit {
-                        Some(at) => at,
-                        None => self.commit_of(tx, row.seq).await?,
-                    };
-                    self.welcome(tx, welcome, tree, at).await?;
+                    self.welcome(tx, welcome, tree, (row.seq, commit)).await?;
                 }
                 Fanout::Application { .. } | Fanout::Proposal { .. } => {}
             }
@@ -249,10 +248,9 @@ impl Taking<'_> {
     }
 
     /// The commit that a Welcome follows, when it came in an earlier batch.
-    async fn commit_of(&self, tx: &mut Tx, welcome: Seq) -> Outcome<(Seq, Timestamp, Chain)> {
+    async fn commit_of(&self, tx: &mut Tx, welcome: Seq) -> Outcome<Option<Commit>> {
         let entry = logs::entry(tx, self.log.id, welcome.prev()).await?;
-        let entry = entry.ok_or(Stop::Failed(Error::Damaged("a Welcome without its commit")))?;
-        Ok((entry.seq, entry.at, entry.chain))
+        Ok(entry.map(|e| (e.seq, e.at, e.chain)))
     }
 
     /// Only what the new entries do: a batch that came before has had its effect, and another may have followed since.
@@ -283,7 +281,7 @@ impl Taking<'_> {
         tx: &mut Tx,
         welcome: &protocol::mimi::WelcomeMessageBytes,
         tree: &RatchetTreeOption,
-        (seq, at, chain): (Seq, Timestamp, Chain),
+        (place, commit): (Seq, Option<Commit>),
     ) -> Outcome<()> {
         for reference in welcome.view().new_members() {
             // One for devices of other nodes comes without the tree, which is of no use here.
@@ -291,6 +289,15 @@ impl Taking<'_> {
             let RatchetTreeOption::Full(tree) = tree else {
                 let detail = "A Welcome comes with its whole ratchet tree.";
                 return Err(Refusal::because(Code::Malformed, detail).into());
+            };
+            let commit = match commit {
+                Some(commit) => Some(commit),
+                None => self.commit_of(tx, place).await?,
+            };
+            let Some((seq, at, chain)) = commit else {
+                // The hub no longer has it; the device joins by itself or is added anew.
+                tracing::warn!(hub = %self.log.hub, "a Welcome came without its commit");
+                continue;
             };
             let item = InboxItem::Welcome(Welcome {
                 room: self.incoming.room.clone(),

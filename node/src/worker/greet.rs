@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use federation::Outcome;
+
 use super::{backfill, peers};
 use crate::app::App;
-use crate::error::Outcome;
+use crate::error;
 use crate::store;
 
 /// Runs once; returns when everybody was greeted and every replica was looked at.
@@ -23,15 +25,34 @@ pub(crate) async fn run(app: Arc<App>) {
     backfill::all(app).await;
 }
 
-async fn all(app: &App) -> Outcome<Vec<protocol::Domain>> {
+async fn all(app: &Arc<App>) -> error::Outcome<Vec<protocol::Domain>> {
     let rows = store::peers::list(&mut app.store.snapshot().await?).await?;
     let open = rows.into_iter().filter(|p| p.state != store::peers::PeerState::Blocked);
-    Ok(open.map(|p| p.domain).collect())
+    let names: Vec<protocol::Domain> = open.map(|p| p.domain).collect();
+    // Somebody started the node again, perhaps a newer one: what was parked may try again.
+    let (parked, now) = (names.clone(), app.now());
+    app.store
+        .write(move |tx| {
+            Box::pin(async move {
+                for peer in &parked {
+                    store::lanes::unpark(tx, peer, now).await?;
+                    tx.wake(store::Wake::Peer(peer.clone()));
+                }
+                error::Outcome::Ok(())
+            })
+        })
+        .await?;
+    Ok(names)
 }
 
 /// Any authenticated request will do; this one is the cheapest.
 async fn hello(app: &App, name: protocol::Domain) {
     let Ok(peer) = peers::active(app, &name).await else { return };
     let outcome = Box::pin(app.federation.directory(&peer)).await;
-    app.peers.line(&name).learn(&outcome, app.now(), app.entropy.jitter());
+    let line = app.peers.line(&name);
+    line.learn(&outcome, app.now(), app.entropy.jitter());
+    if matches!(outcome, Outcome::Done(_)) {
+        // Lanes that were in a backoff before the start need not sit it out.
+        line.alive();
+    }
 }

@@ -66,10 +66,12 @@ impl Line {
         self.contacts.send_modify(|n| *n = n.wrapping_add(1));
     }
 
+    /// After a silence this is a sign of life for all lanes, not only for the one that probed.
     fn answered(&self) {
         let before = std::mem::take(&mut *locked(&self.breaker));
         if before != Breaker::default() {
             self.results.send_modify(|n| *n = n.wrapping_add(1));
+            self.contacts.send_modify(|n| *n = n.wrapping_add(1));
         }
     }
 

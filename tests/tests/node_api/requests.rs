@@ -385,6 +385,9 @@ async fn a_full_disk_stops_what_is_new_and_nothing_else() {
     let refusal = refusal.expect("the disk watch looked");
     assert_eq!(refusal.code, Code::DiskFull);
     assert!(refusal.retry_after_ms.is_some());
+    let reply = ana.device.post("/v1/submit", &Device::message(&mut room, "more")).await;
+    assert_eq!(reply.status, StatusCode::INSUFFICIENT_STORAGE);
+    assert!(reply.headers.contains_key("retry-after"), "whoever is sent away is told for how long");
     let mut http = node.http().await;
     assert_eq!(http.get("/healthz/ready", None).await.status, StatusCode::SERVICE_UNAVAILABLE);
     let log = LogRef::Room(room.room().clone());
