@@ -16,12 +16,14 @@ use protocol::{RoomId, SubmitId, Timestamp};
 #[cfg(test)]
 pub(crate) use carry::{Answer, Need, ask, go_on};
 pub(crate) use carry::{carry_out, founded, renew_later};
-pub(crate) use outcome::{answered, finish, left, lost_epoch, merged, owns, proposed, refused};
+pub(crate) use outcome::{
+    answered, finish, left, lost_epoch, merged, owns, proposed, refused, withdraw,
+};
 
 use crate::core::Work;
 use crate::room::{Failure, Stage, State};
 use crate::store::{Action, CommandRow, RoomNo, RoomRow};
-use crate::{Event, Result, World};
+use crate::{Error, Event, Result, RoomStatus, World};
 
 /// A fresh name for a submission.
 pub(crate) fn mint(world: &World) -> SubmitId {
@@ -68,7 +70,20 @@ pub(crate) async fn want(
     Ok(id)
 }
 
-/// The same, unless the same is wanted already.
+/// Writes down what a person wants in a room.
+///
+/// # Errors
+/// [`Error::UnknownRoom`], or the disk's.
+pub(crate) async fn asked(work: &mut Work<'_>, room: &RoomId, action: Action) -> Result<SubmitId> {
+    let row = work.room(room).await?;
+    if row.status == RoomStatus::Left {
+        return Err(Error::UnknownRoom(room.clone()));
+    }
+    let now = work.now();
+    want(work, &row, action, now).await
+}
+
+/// Wants something, unless the same is wanted already.
 ///
 /// # Errors
 /// The disk's.

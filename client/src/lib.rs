@@ -61,6 +61,8 @@ use crate::store::{Account, Action, Store};
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// One device. Cheap to clone; all clones share one store, which is let go when the last one is dropped.
+///
+/// A call that has begun runs to its end even if its caller stops waiting: a message is then written down or not, never half.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -92,6 +94,15 @@ impl Running {
 }
 
 impl Client {
+    /// Runs on its own, so that a caller who holds the future without polling it holds nobody else up.
+    async fn apart<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.inner.tasks.spawn(work).await.unwrap_or(Err(Error::Stopped))
+    }
+
     /// Makes a new person from an invitation line, with this as the first device: `name` becomes
     /// `@name@domain-of-the-line`. Needs the node once; a repeat after a lost answer finishes what was begun.
     ///
@@ -217,7 +228,9 @@ impl Client {
             return Err(Error::Invalid("a device cannot revoke itself; use another one"));
         }
         self.inner.api.revoke(&Revoke { device: device.clone() }).await?;
-        self.inner.work(async |work| engine::expel(work, device).await).await
+        let (inner, device) = (Arc::clone(&self.inner), device.clone());
+        self.apart(async move { inner.work(async |work| engine::expel(work, &device).await).await })
+            .await
     }
 
     /// Leaves a sealed offer for a new device at the node and returns the line to enter there. The line is a secret.
@@ -225,7 +238,9 @@ impl Client {
     /// # Errors
     /// The node cannot be reached or refuses.
     pub async fn offer_link(&self) -> Result<String> {
-        let (rooms, pins) = self.inner.work(async |work| rooms::offered(work).await).await?;
+        let inner = Arc::clone(&self.inner);
+        let offered = async move { inner.work(async |work| rooms::offered(work).await).await };
+        let (rooms, pins) = self.apart(offered).await?;
         enter::offer(&self.inner.api, &self.inner.account, rooms, pins, &self.inner.world).await
     }
 
@@ -237,7 +252,9 @@ impl Client {
         if options.name.as_ref().is_some_and(|name| name.len() > 256) {
             return Err(Error::Invalid("a room's name has at most 256 bytes"));
         }
-        self.inner.work(async |work| rooms::found(work, options).await).await
+        let inner = Arc::clone(&self.inner);
+        self.apart(async move { inner.work(async |work| rooms::found(work, options).await).await })
+            .await
     }
 
     /// The rooms this device is in, is joining or has left, by id.
@@ -245,7 +262,8 @@ impl Client {
     /// # Errors
     /// The store fails.
     pub async fn rooms(&self) -> Result<Vec<RoomInfo>> {
-        self.inner.work(async |work| rooms::list(work).await).await
+        let inner = Arc::clone(&self.inner);
+        self.apart(async move { inner.work(async |work| rooms::list(work).await).await }).await
     }
 
     /// Asks for `user` to be added, with all devices, as a member. A durable command: follow it with
@@ -283,15 +301,22 @@ impl Client {
     }
 
     async fn command(&self, room: &RoomId, action: Action) -> Result<SubmitId> {
-        let work = async |work: &mut core::Work<'_>| {
-            let row = work.room(room).await?;
-            if row.status == RoomStatus::Left {
-                return Err(Error::UnknownRoom(room.clone()));
-            }
-            let now = work.now();
-            command::want(work, &row, action, now).await
-        };
-        self.inner.work(work).await
+        let (inner, room) = (Arc::clone(&self.inner), room.clone());
+        self.apart(async move {
+            inner.work(async |work| command::asked(work, &room, action).await).await
+        })
+        .await
+    }
+
+    /// Comes into a held room again by a new leaf, when waiting does not help ([`RoomStatus::Held`] says why it is held). What was
+    /// written since the entry that holds it up is lost to this device, and shown as a gap; everybody sees that it came anew.
+    ///
+    /// # Errors
+    /// The room is not held.
+    pub async fn rejoin(&self, room: &RoomId) -> Result<SubmitId> {
+        let (inner, room) = (Arc::clone(&self.inner), room.clone());
+        self.apart(async move { inner.work(async |work| rooms::rejoin(work, &room).await).await })
+            .await
     }
 
     /// Writes a text message into a room. When this returns, the message is durable on this device and is sent as soon
@@ -300,7 +325,21 @@ impl Client {
     /// # Errors
     /// The room is not one of this device's, or the text is longer than 64 KiB.
     pub async fn send(&self, room: &RoomId, text: &str) -> Result<SubmitId> {
-        self.inner.work(async |work| sender::write(work, room, text).await).await
+        let (inner, room, text) = (Arc::clone(&self.inner), room.clone(), text.to_owned());
+        self.apart(
+            async move { inner.work(async |work| sender::write(work, &room, &text).await).await },
+        )
+        .await
+    }
+
+    /// Tries a failed message again, at its old place in the order.
+    ///
+    /// # Errors
+    /// It is not a message of this device, or has not failed.
+    pub async fn retry(&self, submit_id: &SubmitId) -> Result<()> {
+        let (inner, id) = (Arc::clone(&self.inner), *submit_id);
+        self.apart(async move { inner.work(async |work| sender::retry(work, &id).await).await })
+            .await
     }
 
     /// What became of a submission of this device.
@@ -308,7 +347,8 @@ impl Client {
     /// # Errors
     /// It is not one of this device's.
     pub async fn state(&self, submit_id: &SubmitId) -> Result<State> {
-        self.inner.state(submit_id).await
+        let (inner, id) = (Arc::clone(&self.inner), *submit_id);
+        self.apart(async move { inner.state(&id).await }).await
     }
 
     /// Waits until a submission is at least at `at_least` or has failed, and returns where it is then.
@@ -324,7 +364,7 @@ impl Client {
         let mut changes = self.inner.changes();
         let reached = async {
             loop {
-                let state = self.inner.state(submit_id).await?;
+                let state = self.state(submit_id).await?;
                 if state.failed.is_some() || state.stage >= at_least {
                     return Ok(state);
                 }
@@ -335,7 +375,7 @@ impl Client {
     }
 
     /// Messages of a room in the timeline's order: the first `max` after the message `after`, or from the beginning.
-    /// A message that comes late may be inserted before one that was returned already; [`Client::events`] says so.
+    /// A message that comes late may be inserted before one that was returned already; [`Message::late`] says so.
     ///
     /// # Errors
     /// The room is not one of this device's.
@@ -345,7 +385,9 @@ impl Client {
         after: Option<MessageKey>,
         max: usize,
     ) -> Result<Vec<Message>> {
-        timeline::page(&mut *self.inner.core().await, room, after, max).await
+        let (inner, room) = (Arc::clone(&self.inner), room.clone());
+        let page = async move { timeline::page(&mut *inner.core().await, &room, after, max).await };
+        self.apart(page).await
     }
 
     /// The last `max` messages of a room in the timeline's order.
@@ -353,7 +395,9 @@ impl Client {
     /// # Errors
     /// The room is not one of this device's.
     pub async fn latest(&self, room: &RoomId, max: usize) -> Result<Vec<Message>> {
-        timeline::latest(&mut *self.inner.core().await, room, max).await
+        let (inner, room) = (Arc::clone(&self.inner), room.clone());
+        self.apart(async move { timeline::latest(&mut *inner.core().await, &room, max).await })
+            .await
     }
 
     /// What happens from now on. A receiver that falls more than 1,024 events behind is told how many it missed and
@@ -369,10 +413,8 @@ impl Client {
     /// # Errors
     /// The room is not one of this device's.
     pub async fn gaps(&self, room: &RoomId) -> Result<Vec<(Seq, Seq, Option<GapReason>)>> {
-        let mut core = self.inner.core().await;
-        let mut tx = core.read().await?;
-        let row = tx.room(room).await?.ok_or_else(|| Error::UnknownRoom(room.clone()))?;
-        tx.gaps(row.no).await
+        let (inner, room) = (Arc::clone(&self.inner), room.clone());
+        self.apart(async move { timeline::gaps(&mut *inner.core().await, &room).await }).await
     }
 
     /// The number that this person and `user` compare over another channel: the same on both sides, or somebody is in between.
@@ -380,7 +422,9 @@ impl Client {
     /// # Errors
     /// This device has never met `user`.
     pub async fn safety_number(&self, user: &UserId) -> Result<String> {
-        let pin = self.inner.core().await.read().await?.pin(user).await?;
+        let (inner, whose) = (Arc::clone(&self.inner), user.clone());
+        let pin = async move { inner.core().await.read().await?.pin(&whose).await };
+        let pin = self.apart(pin).await?;
         let pin = pin.ok_or(Error::Invalid("this device has not met that person yet"))?;
         let who = &self.inner.who;
         let own = crypto::PublicKey::from_bytes(who.identity_key);
@@ -393,6 +437,8 @@ impl Client {
     /// # Errors
     /// `user` has shown no other key.
     pub async fn accept_identity(&self, user: &UserId) -> Result<()> {
-        self.inner.work(async |work| trust::accept(work, user).await).await
+        let (inner, user) = (Arc::clone(&self.inner), user.clone());
+        self.apart(async move { inner.work(async |work| trust::accept(work, &user).await).await })
+            .await
     }
 }

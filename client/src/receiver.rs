@@ -217,6 +217,11 @@ async fn start(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Res
         work.events.push(Event::gap(row.room.clone(), gap));
         return Ok(Start::At(before));
     }
+    if first > known.cursor.seq.next() && row.status == RoomStatus::Joining {
+        // It comes in anew, and what lies in between is not for the new leaf.
+        work.tx.add_gap(row.no, known.cursor.seq.next(), first.prev(), None).await?;
+        return Ok(Start::At(before));
+    }
     if first > known.cursor.seq.next() {
         return Ok(Start::Again);
     }

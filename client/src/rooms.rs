@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crypto::group::Founding;
 use crypto::{Group, PublicKey, Suite};
-use protocol::{Epoch, RoomId};
+use protocol::{Epoch, RoomId, SubmitId};
 
 use crate::core::Work;
 use crate::enter::OfferedRoom;
@@ -80,4 +80,21 @@ pub(crate) async fn offered(work: &mut Work<'_>) -> Result<(Vec<OfferedRoom>, Ve
         rooms.push(OfferedRoom { room: row.room, suite: row.suite, hub_key });
     }
     Ok((rooms, work.tx.pins().await?))
+}
+
+/// Wants to come into a held room again, by an external commit that takes this device's old leaf with it.
+pub(crate) async fn rejoin(work: &mut Work<'_>, room: &RoomId) -> Result<SubmitId> {
+    let mut row = work.room(room).await?;
+    if !matches!(row.status, RoomStatus::Held { .. }) {
+        return Err(Error::Invalid("only a room that is held can be joined again"));
+    }
+    let group = work.take_group(row.no).await?;
+    let hub_key = *group.hub_key().map_err(Error::crypto)?.as_bytes();
+    // The old leaf opens nothing more; what was waiting for it is built anew or given up.
+    work.drop_group(row.no).await?;
+    row.status = RoomStatus::Joining;
+    work.tx.put_room(&row).await?;
+    command::withdraw(work, row.no).await?;
+    let now = work.now();
+    command::want(work, &row, Action::Join(hub_key), now).await
 }

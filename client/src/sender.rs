@@ -224,6 +224,30 @@ pub(crate) async fn shown(
     Ok(())
 }
 
+/// Tries a failed message again.
+///
+/// # Errors
+/// [`Error::UnknownSubmission`], [`Error::Invalid`], or the disk's.
+pub(crate) async fn retry(work: &mut Work<'_>, id: &SubmitId) -> Result<()> {
+    let Some(submission) = work.tx.submission(id).await? else {
+        return Err(Error::UnknownSubmission(*id));
+    };
+    let item = submission.item;
+    if !matches!(item.state, Fate::Failed { .. }) {
+        return Err(Error::Invalid("only a message that has failed can be tried again"));
+    }
+    let row = work.room(&item.room).await?;
+    if row.status == RoomStatus::Left {
+        return Err(Error::UnknownRoom(item.room));
+    }
+    work.outbox.remove(id);
+    if let Some(item) = work.outbox.push(*id, item.room, item.order).cloned() {
+        save(work, &item).await?;
+    }
+    work.nudge = true;
+    Ok(())
+}
+
 /// Gives up what is still waiting to go into a room.
 ///
 /// # Errors

@@ -2,5 +2,6 @@
 
 mod crash;
 pub(crate) mod harness;
+mod hostile;
 mod rooms;
 mod schedule;

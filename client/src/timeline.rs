@@ -1,5 +1,6 @@
 //! Timelines as a program sees them.
 
+use protocol::api::GapReason;
 use protocol::content::MimiContent;
 use protocol::{RoomId, Seq};
 
@@ -51,6 +52,16 @@ pub(crate) async fn latest(core: &mut Core, room: &RoomId, max: usize) -> Result
     let row = tx.room(room).await?.ok_or_else(|| Error::UnknownRoom(room.clone()))?;
     let rows = tx.latest(row.no, limit(max)).await?;
     Ok(rows.into_iter().map(shown).collect())
+}
+
+/// See [`crate::Client::gaps`].
+pub(crate) async fn gaps(
+    core: &mut Core,
+    room: &RoomId,
+) -> Result<Vec<(Seq, Seq, Option<GapReason>)>> {
+    let mut tx = core.read().await?;
+    let row = tx.room(room).await?.ok_or_else(|| Error::UnknownRoom(room.clone()))?;
+    tx.gaps(row.no).await
 }
 
 fn limit(max: usize) -> u32 {

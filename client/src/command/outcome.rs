@@ -86,7 +86,7 @@ pub(crate) async fn refused(
     } else {
         clear_pending(work, command.no).await?;
     }
-    withdraw(&mut command);
+    take_back(&mut command);
     save(work, command).await?;
     work.reconsider();
     Ok(None)
@@ -101,7 +101,23 @@ async fn clear_pending(work: &mut Work<'_>, no: RoomNo) -> Result<()> {
     Ok(())
 }
 
-fn withdraw(command: &mut CommandRow) {
+/// Takes back every handshake of a room that was built on a group that is no more.
+///
+/// # Errors
+/// The disk's.
+pub(crate) async fn withdraw(work: &mut Work<'_>, no: RoomNo) -> Result<()> {
+    let commands: Vec<CommandRow> =
+        work.commands.values().filter(|c| c.no == no && c.attempt.is_some()).cloned().collect();
+    for mut command in commands {
+        take_back(&mut command);
+        let again = commit::State::Build(work.now());
+        command.change = Change::restore(command.change.losses(), again);
+        save(work, command).await?;
+    }
+    Ok(())
+}
+
+fn take_back(command: &mut CommandRow) {
     command.attempt = None;
     command.stored = false;
     command.place = None;
@@ -188,7 +204,7 @@ pub(crate) async fn lost_epoch(
         let jitter = work.world.entropy.jitter();
         let before = command.change.clone();
         match command.change.seen(epoch, commit, work.now(), jitter) {
-            Arbitration::Lost => withdraw(&mut command),
+            Arbitration::Lost => take_back(&mut command),
             Arbitration::Merge | Arbitration::Apply => {}
         }
         if command.change != before {

@@ -41,6 +41,7 @@ pub(super) async fn proposal(
             work.events.push(Event::Alarm(alarm(walk, AlarmKind::Held, &why)));
             Ok(Fate::Taken)
         }
+        Received::Unreadable(_) if walk.row.status == RoomStatus::Joining => Ok(Fate::Taken),
         Received::Unreadable(why) => Ok(held(work, walk, &why)),
         Received::Application(_) | Received::Commit(_) | Received::OwnCommit { .. } => {
             Ok(Fate::Held(alarm(walk, AlarmKind::Held, "an entry is not what the hub calls it")))
@@ -93,6 +94,8 @@ pub(super) async fn commit(
         }
         Received::Commit(staged) => apply(work, walk, *staged, bytes).await,
         Received::Unreadable(Why::Duplicate) => Ok(Fate::Taken),
+        // What was before the external commit of this device is of an epoch it has no part in.
+        Received::Unreadable(_) if walk.row.status == RoomStatus::Joining => Ok(Fate::Taken),
         Received::Unreadable(why) => Ok(held(work, walk, &why)),
         Received::Application(_) | Received::Proposal(_) | Received::Own => {
             Ok(Fate::Held(alarm(walk, AlarmKind::Held, "an entry is not what the hub calls it")))
