@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use delivery::reader::{self, Acknowledged, Limits, Reader, Span, Window};
 use protocol::api::{self, Ack, Body, Entries, Gap, LogRef, LogState, Logs};
-use protocol::log::EntryKind;
+use protocol::log::{Chain, EntryKind};
 use protocol::{Code, Cursor, DeviceId, Seq, limit};
 
 use crate::app::App;
@@ -95,18 +95,34 @@ pub(crate) async fn read(app: &App, device: &DeviceId, ask: &api::Read) -> Outco
         Window::Send { entries, gap } => (entries, gap),
         Window::Full | Window::CaughtUp | Window::Ended => (None, None),
     };
-    Ok(entries(&mut tx, &ask.log, &log, (span, gap), after).await?)
+    let at = At { after, chain: None };
+    Ok(entries(&mut tx, &ask.log, &log, (span, gap), at).await?.entries)
 }
 
-/// A run of entries of `log` as a device gets them: those of `what.0`, and word of the gap `what.1` before them. With neither, the
-/// chain is that at `after`.
+/// Where a run of entries is read from.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    /// The place whose chain is told when there is nothing to send.
+    pub(crate) after: Seq,
+    /// A chain that is known already.
+    pub(crate) chain: Option<(Seq, Chain)>,
+}
+
+/// A run of entries, and where it ends.
+pub(crate) struct Run {
+    pub(crate) entries: Entries,
+    /// The last entry, or the end of the gap when there is none; with the chain there.
+    pub(crate) last: Option<(Seq, Chain)>,
+}
+
+/// A run of entries of `log` as a device gets them: those of `what.0`, and word of the gap `what.1` before them.
 pub(crate) async fn entries(
     tx: &mut Tx,
     name: &LogRef,
     log: &Log,
     what: (Option<Span>, Option<Gap>),
-    after: Seq,
-) -> Result<Entries, StoreError> {
+    at: At,
+) -> Result<Run, StoreError> {
     let (span, gap) = what;
     let run = match span {
         Some(span) => logs::read(tx, log.id, span, limit::BATCH_BYTES, Bodies::NoWelcomes).await?,
@@ -115,12 +131,16 @@ pub(crate) async fn entries(
     let before = match (run.first(), gap.as_ref()) {
         (Some(first), _) => first.seq.prev(),
         (None, Some(gap)) => gap.last,
-        (None, None) => after,
+        (None, None) => at.after,
     };
-    let prev_chain = match name {
-        LogRef::Inbox => None,
-        LogRef::Room(_) => logs::chain_at(tx, log, before).await?,
+    let chain = match (name, at.chain) {
+        (LogRef::Inbox, _) => None,
+        (_, Some((seq, chain))) if seq == before => Some(chain),
+        _ => logs::chain_at(tx, log, before).await?,
     };
+    // Nobody follows the chain of an inbox.
+    let gone = gap.as_ref().map(|g| (g.last, chain.unwrap_or(log.chain)));
+    let last = run.last().map(|e| (e.seq, e.chain)).or(gone);
     let entry = |e: logs::Entry| api::Entry {
         seq: e.seq,
         at: e.at,
@@ -130,14 +150,15 @@ pub(crate) async fn entries(
             _ => Body::Withheld(e.digest),
         },
     };
-    Ok(Entries {
+    let entries = Entries {
         log: name.clone(),
         incarnation: log.incarnation,
-        prev_chain,
+        prev_chain: chain,
         entries: run.into_iter().map(entry).collect(),
         head: log.head,
         gap,
-    })
+    };
+    Ok(Run { entries, last })
 }
 
 /// `POST /v1/ack` and frames of the stream: everything up to each cursor is safe on the device.

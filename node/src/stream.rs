@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use delivery::reader::{LogEnds, Reader};
 use delivery::stream::Push;
 use protocol::api::{Entries, LogRef};
-use protocol::{Code, DeviceId, Refusal};
+use protocol::log::Chain;
+use protocol::{Code, DeviceId, Refusal, Seq};
 use tokio::sync::watch;
 
 use crate::app::App;
 use crate::error::Outcome;
 use crate::reading;
-use crate::store::logs::{self, Log, LogId};
-use crate::store::{devices, readers};
+use crate::store::logs::{self, Log, LogId, LogName};
+use crate::store::{Tx, devices, readers};
 use crate::wake::{News, Sleeper};
 
 /// Who is connected.
@@ -78,8 +79,23 @@ pub(crate) struct Feed {
     device: DeviceId,
     sleeper: Arc<Sleeper>,
     machine: delivery::stream::Stream,
-    logs: BTreeMap<LogRef, Log>,
+    logs: BTreeMap<LogRef, Served>,
     names: BTreeMap<LogId, LogRef>,
+}
+
+/// One log of a feed.
+struct Served {
+    log: Log,
+    reader: Reader,
+    /// The last entry on the wire, and the chain at it.
+    sent: Option<(Seq, Chain)>,
+}
+
+impl Served {
+    /// From where on the log matters to this stream.
+    fn position(&self) -> Seq {
+        self.sent.map_or(self.reader.cursor, |(seq, _)| seq.max(self.reader.cursor))
+    }
 }
 
 impl Feed {
@@ -110,9 +126,16 @@ impl Feed {
         if news.reload {
             return self.reload().await;
         }
-        let changed: Vec<LogId> =
-            news.changed.into_iter().filter(|l| self.names.contains_key(l)).collect();
-        self.refresh(&changed).await
+        let mut tx = self.app.store.snapshot().await?;
+        for id in news.changed {
+            let Some(name) = self.names.get(&id).cloned() else { continue };
+            let log = logs::get(&mut tx, id).await?;
+            // The log grew; where the device stands changes only by what this stream itself does, or with a reload.
+            if let Some(reader) = self.logs.get(&name).map(|s| s.reader) {
+                self.update(&mut tx, name, log, reader).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks at every log again: the list itself may have changed.
@@ -124,94 +147,110 @@ impl Feed {
             return Err(Code::Unauthenticated.into());
         }
         let found = reading::all(&mut tx, &self.device).await?;
-        drop(tx);
-        let gone: Vec<LogRef> = self
-            .logs
-            .keys()
-            .filter(|name| !found.iter().any(|(n, _, _)| n == *name))
-            .cloned()
-            .collect();
-        for name in gone {
-            self.machine.remove(&name);
-            if let Some(log) = self.logs.remove(&name) {
-                self.names.remove(&log.id);
-            }
+        let is_left = |name: &&LogRef| !found.iter().any(|(n, _, _)| n == *name);
+        for name in self.logs.keys().filter(is_left).cloned().collect::<Vec<_>>() {
+            self.remove(&name);
         }
         let mut fresh = Vec::new();
-        let mut tx = self.app.store.snapshot().await?;
         for (name, log, reader) in found {
-            let ends = logs::ends(&mut tx, &log, reader.cursor).await?;
             if self.names.insert(log.id, name.clone()).is_none() {
                 self.app.wakes.subscribe(log.id, &self.sleeper);
-                fresh.push(log.id);
+                fresh.push(name.clone());
             }
-            self.update(name, log, reader, ends);
+            self.update(&mut tx, name, log, reader).await?;
         }
         drop(tx);
         // What was committed between the look and the subscription.
         self.refresh(&fresh).await
     }
 
-    async fn refresh(&mut self, changed: &[LogId]) -> Outcome<()> {
-        if changed.is_empty() {
+    /// Looks at some logs again, and at where the device stands in them.
+    async fn refresh(&mut self, names: &[LogRef]) -> Outcome<()> {
+        if names.is_empty() {
             return Ok(());
         }
         let mut tx = self.app.store.snapshot().await?;
-        let reader = self.device.clone().into();
-        let mut seen = Vec::with_capacity(changed.len());
-        for id in changed {
-            let log = logs::get(&mut tx, *id).await?;
-            let stays = readers::stays(&mut tx, *id, &reader).await?;
-            if let Some(reader) = reading::current(&stays) {
-                let ends = logs::ends(&mut tx, &log, reader.cursor).await?;
-                seen.push((log, reader, ends));
-            }
-        }
-        drop(tx);
-        for (log, reader, ends) in seen {
-            if let Some(name) = self.names.get(&log.id).cloned() {
-                self.update(name, log, reader, ends);
+        let device = self.device.clone().into();
+        for name in names {
+            let Some(id) = self.logs.get(name).map(|s| s.log.id) else { continue };
+            let log = logs::get(&mut tx, id).await?;
+            let stays = readers::stays(&mut tx, id, &device).await?;
+            match reading::current(&stays) {
+                Some(reader) => self.update(&mut tx, name.clone(), log, reader).await?,
+                None => self.remove(name),
             }
         }
         Ok(())
     }
 
-    fn update(&mut self, name: LogRef, log: Log, reader: Reader, ends: LogEnds) {
+    async fn update(&mut self, tx: &mut Tx, name: LogRef, log: Log, reader: Reader) -> Outcome<()> {
+        let before = self.logs.remove(&name);
+        // Another stay, or another life of the hub, starts over.
+        let same =
+            |s: &Served| s.reader.from == reader.from && s.log.incarnation == log.incarnation;
+        let sent = before.filter(same).and_then(|s| s.sent);
+        let served = Served { log, reader, sent };
+        let ends = match served.log.name {
+            LogName::Replica(_) => logs::ends(tx, &served.log, served.position()).await?,
+            // Only what comes from another node can have holes.
+            _ => LogEnds {
+                incarnation: served.log.incarnation,
+                tail: served.log.tail,
+                head: served.log.head,
+                hole: None,
+            },
+        };
         self.machine.update(name.clone(), reader, ends);
-        self.logs.insert(name, log);
+        self.logs.insert(name, served);
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &LogRef) {
+        self.machine.remove(name);
+        if let Some(served) = self.logs.remove(name) {
+            self.names.remove(&served.log.id);
+        }
     }
 
     /// These logs were acknowledged; look at their cursors.
     pub(crate) async fn acknowledged(&mut self, names: &[LogRef]) -> Outcome<()> {
-        let ids: Vec<LogId> = names.iter().filter_map(|n| self.logs.get(n)).map(|l| l.id).collect();
-        self.refresh(&ids).await
+        self.refresh(names).await
     }
 
     /// The device wants this log again from its cursor on.
-    pub(crate) fn rewind(&mut self, name: &LogRef) {
+    pub(crate) async fn rewind(&mut self, name: &LogRef) -> Outcome<()> {
         self.machine.rewind(name);
+        if let Some(served) = self.logs.get_mut(name) {
+            served.sent = None;
+        }
+        self.refresh(std::slice::from_ref(name)).await
     }
 
     /// The next run of entries to send; `None` until there is news or an acknowledgement.
     pub(crate) async fn next(&mut self) -> Outcome<Option<Entries>> {
         while let Some(Push { log: name, entries, gap }) = self.machine.next_push() {
-            let Some(log) = self.logs.get(&name) else {
+            let Some(served) = self.logs.get_mut(&name) else {
                 self.machine.remove(&name);
                 continue;
             };
-            let id = log.id;
             let mut tx = self.app.store.snapshot().await?;
-            let log = logs::get(&mut tx, id).await?;
-            let run = reading::entries(&mut tx, &name, &log, (entries, gap), log.head).await?;
+            let what = (entries, gap);
+            let at = reading::At { after: served.log.head, chain: served.sent };
+            let run = reading::entries(&mut tx, &name, &served.log, what, at).await?;
             drop(tx);
-            let sent = run.entries.last().map(|e| e.seq).or(run.gap.as_ref().map(|g| g.last));
-            let Some(sent) = sent else {
+            let last = run.last;
+            let Some((seq, _)) = last else {
                 // Entries went away between the look and the reading; their new ends tell the machine.
-                self.refresh(&[id]).await?;
+                self.refresh(&[name]).await?;
                 return Ok(None);
             };
-            self.machine.sent(&name, sent);
-            return Ok(Some(run));
+            served.sent = last;
+            self.machine.sent(&name, seq);
+            if run.entries.gap.is_some() {
+                // There may be another hole further on.
+                self.refresh(&[name]).await?;
+            }
+            return Ok(Some(run.entries));
         }
         Ok(None)
     }

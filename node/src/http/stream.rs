@@ -20,6 +20,7 @@ use crate::error::{Outcome, Stop};
 use crate::rooms;
 use crate::stream::{Feed, Ticket};
 use crate::telemetry::Tag;
+use crate::wake::Sleeper;
 
 /// The largest frame of a device: a handshake bundle and its envelope.
 pub(super) const FRAME_BYTES: usize = limit::BUNDLE_BYTES + 4096;
@@ -34,6 +35,9 @@ const ANSWERS_WAITING: usize = 128;
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// `seen` is kept to the minute.
 const SEEN_EVERY: Duration = Duration::from_mins(1);
+
+/// The wait before the database is asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
 type Submitted = std::pin::Pin<Box<dyn Future<Output = (SubmitId, SubmitReply)> + Send>>;
 type Acknowledged = std::pin::Pin<Box<dyn Future<Output = (Vec<LogRef>, Outcome<()>)> + Send>>;
@@ -76,6 +80,16 @@ async fn write(
         }
     }
     let _closing = timeout(deadline, sink.close()).await;
+}
+
+/// What a frame leads to.
+enum Taken {
+    /// It was dealt with.
+    Done,
+    /// A log is wanted again.
+    Rewind(LogRef),
+    /// The device closed the stream.
+    Closed,
 }
 
 struct Session {
@@ -156,8 +170,9 @@ impl Session {
                     heard = super::body::tokio_now();
                     match frame {
                         Some(Ok(frame)) => match self.frame(frame) {
-                            Ok(true) => { more = true; Ok(()) }
-                            Ok(false) => return None,
+                            Ok(Taken::Done) => { more = true; Ok(()) }
+                            Ok(Taken::Rewind(log)) => { more = true; self.feed.rewind(&log).await }
+                            Ok(Taken::Closed) => return None,
                             Err(refusal) => return Some(refusal),
                         },
                         Some(Err(_)) | None => return None,
@@ -170,21 +185,19 @@ impl Session {
                 }
             };
             if let Err(stop) = step {
-                let refusal = stop.into_refusal();
-                // The database is busy for a moment; the next look brings what was missed.
-                if refusal.code != Code::Unavailable {
+                if let Err(refusal) = survive(stop, &sleeper).await {
                     return Some(refusal);
                 }
             }
         }
     }
 
-    /// Takes a frame; false when the device closed the stream.
-    fn frame(&mut self, frame: Message) -> Result<bool, Refusal> {
+    /// Takes a frame.
+    fn frame(&mut self, frame: Message) -> Result<Taken, Refusal> {
         let bytes = match frame {
             Message::Binary(bytes) => bytes,
-            Message::Ping(_) | Message::Pong(_) => return Ok(true),
-            Message::Close(_) => return Ok(false),
+            Message::Ping(_) | Message::Pong(_) => return Ok(Taken::Done),
+            Message::Close(_) => return Ok(Taken::Closed),
             Message::Text(_) => {
                 return Err(Refusal::because(Code::Malformed, "Frames are binary."));
             }
@@ -203,9 +216,9 @@ impl Session {
                 let answer = Pong { token: ping.token, now: self.app.now() };
                 self.answers.push_back(ToDevice::Pong(answer));
             }
-            ToNode::Rewind(log) => self.feed.rewind(&log),
+            ToNode::Rewind(log) => return Ok(Taken::Rewind(log)),
         }
-        Ok(true)
+        Ok(Taken::Done)
     }
 
     fn submit(&mut self, submit: Submit) {
@@ -236,6 +249,18 @@ impl Session {
         let (app, device) = (self.app.clone(), self.device.clone());
         self.app.tasks.spawn(async move { crate::devices::seen(&app, device).await });
     }
+}
+
+/// Whether the stream goes on after a failure; an error ends it, and is told.
+async fn survive(stop: Stop, sleeper: &Sleeper) -> Result<(), Refusal> {
+    let refusal = stop.into_refusal();
+    if refusal.code != Code::Unavailable {
+        return Err(refusal);
+    }
+    // The database is busy for a moment; then everything is looked at again, so that nothing is missed.
+    tokio::time::sleep(BUSY_PAUSE).await;
+    sleeper.reload();
+    Ok(())
 }
 
 /// Waits until the stream must end, and says why.
