@@ -15,9 +15,9 @@ use protocol::{RoomId, SubmitId, Timestamp};
 
 #[cfg(test)]
 pub(crate) use carry::{Answer, Need, ask, go_on};
-pub(crate) use carry::{carry_out, founded, renew_later};
+pub(crate) use carry::{bring_siblings, carry_out, founded, renew_later};
 pub(crate) use outcome::{
-    answered, finish, left, lost_epoch, merged, owns, proposed, refused, withdraw,
+    answered, broken, finish, left, lost_epoch, merged, owns, proposed, refused, withdraw,
 };
 
 use crate::core::Work;

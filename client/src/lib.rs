@@ -34,6 +34,7 @@ mod sender;
 mod store;
 mod stream;
 #[cfg(test)]
+#[expect(clippy::large_futures, reason = "a test's own future may be large")]
 mod tests;
 mod timeline;
 mod trust;

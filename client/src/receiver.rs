@@ -20,7 +20,7 @@ use protocol::{Cursor, RoomId, Seq};
 use crate::core::Work;
 use crate::event::{Alarm, AlarmKind, Event};
 use crate::store::{Action, LogPlace, RoomRow};
-use crate::{Result, RoomStatus, command};
+use crate::{Error, Result, RoomStatus, command};
 
 /// What to do once the work is durable.
 #[derive(Debug, Default)]
@@ -42,6 +42,21 @@ pub(crate) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken
         LogRef::Inbox => inbox::apply(work, entries).await,
         LogRef::Room(room) => apply_room(work, room, entries).await,
     }
+}
+
+/// Entries of a log cannot be taken in because of a fault of our own: the room is held, with the reason.
+///
+/// # Errors
+/// The fault itself, when it concerns no single room; or the disk's.
+pub(crate) async fn broken(work: &mut Work<'_>, log: &LogRef, fault: Error) -> Result<()> {
+    let LogRef::Room(room) = log else { return Err(fault) };
+    let mut row = work.room(room).await?;
+    let seq = row.place.map(|p| p.cursor.seq).unwrap_or_default().next();
+    let sentence =
+        format!("The room {room} is held at one entry by a fault of this program: {fault}.");
+    let alarm = Alarm { kind: AlarmKind::Held, room: Some(room.clone()), device: None, sentence };
+    hold(work, &mut row, seq, alarm);
+    work.tx.put_room(&row).await
 }
 
 /// A room while its entries are taken in.

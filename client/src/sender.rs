@@ -9,7 +9,7 @@ use delivery::outbox::{Item, State as Fate, Step};
 use protocol::api::{Payload, Submit, SubmitReply};
 use protocol::content::{self, ApplicationFraming, Header, MimiContent, Seen};
 use protocol::log::Digest;
-use protocol::{Refusal, RoomId, SubmitId, Timestamp};
+use protocol::{Code, Refusal, RoomId, SubmitId, Timestamp};
 
 use crate::core::Work;
 use crate::room::{Failure, Stage, State};
@@ -152,7 +152,13 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<()> {
         }
         // Somebody's wish to leave is pending: it has to be committed first.
         Err(crypto::Error::Refused(_)) => postpone(work, id),
-        Err(e) => return Err(Error::crypto(e)),
+        Err(e) => {
+            tracing::error!(cause = %e, "a message could not be encrypted");
+            let refusal = Refusal::because(Code::Internal, format!("It cannot be encrypted: {e}."));
+            if let Some(item) = work.outbox.fail(&id, refusal).cloned() {
+                save(work, &item).await?;
+            }
+        }
     }
     Ok(())
 }

@@ -198,4 +198,5 @@ fn fixed<const N: usize>(bytes: &[u8], table: &'static str) -> Result<[u8; N]> {
 }
 
 #[cfg(test)]
+#[expect(clippy::large_futures, reason = "a test's own future may be large")]
 mod tests;

@@ -243,13 +243,28 @@ async fn created(work: &mut Work<'_>, position: u64, reply: Result<SubmitReply>)
 /// The disk's.
 pub(crate) async fn founded(work: &mut Work<'_>, row: &RoomRow) -> Result<()> {
     renew_later(work, row).await?;
-    if !work.siblings.is_empty() {
-        // The person's other devices come along.
-        let (user, now) = (work.user(), work.now());
-        want_once(work, row, Action::Add(user), now).await?;
-    }
+    bring_siblings(work, row, &[], Duration::ZERO).await?;
     work.reconsider();
     Ok(())
+}
+
+/// Wants the person's other devices in a room, unless they are there, at a random time within `spread`: whichever of them is there
+/// does it.
+///
+/// # Errors
+/// The disk's.
+pub(crate) async fn bring_siblings(
+    work: &mut Work<'_>,
+    row: &RoomRow,
+    members: &[DeviceId],
+    spread: Duration,
+) -> Result<()> {
+    if work.siblings.iter().all(|sibling| members.contains(sibling)) {
+        return Ok(());
+    }
+    let at = work.now().after(uniform(spread, work.world.entropy.jitter()));
+    let own = Action::Add(work.user());
+    want_once(work, row, own, at).await
 }
 
 /// A new leaf renews itself at a random time between these, so that a room of many newcomers is not renewed all at once.
@@ -294,7 +309,8 @@ fn packages(bytes: &[u8], user: &UserId) -> Result<Vec<Vec<u8>>> {
         ClientOutcome::Success(package) => Some(package.into_vec()),
         ClientOutcome::Exhausted | ClientOutcome::NothingCompatible(_) => None,
     });
-    Ok(packages.collect())
+    let packages: Vec<Vec<u8>> = packages.collect();
+    if packages.is_empty() { Err(Error::Refused(Code::NoKeyPackages.into())) } else { Ok(packages) }
 }
 
 async fn claimed_packages(
@@ -304,17 +320,10 @@ async fn claimed_packages(
 ) -> Result<()> {
     let Some(mut command) = work.commands.get(&position).cloned() else { return Ok(()) };
     match claimed {
-        Ok(packages) if packages.is_empty() && adds_own(work, &command) => {
-            // One's own devices are looked after again anyway.
-            done(work, command).await
-        }
         Err(Error::Refused(refusal))
-            if refusal.code == Code::NoKeyPackages && adds_own(work, &command) =>
+            if refusal.code == Code::NoKeyPackages && gives_up(work, &command) =>
         {
             done(work, command).await
-        }
-        Ok(packages) if packages.is_empty() => {
-            refuse(work, command, Code::NoKeyPackages.into()).await
         }
         Ok(packages) => {
             command.packages = packages.into_iter().map(Into::into).collect();
@@ -329,8 +338,9 @@ async fn claimed_packages(
     }
 }
 
-fn adds_own(work: &Work<'_>, command: &CommandRow) -> bool {
-    command.action == Action::Add(work.user())
+/// One's own devices are looked after again anyway, so one that never comes online is not asked for without end.
+fn gives_up(work: &Work<'_>, command: &CommandRow) -> bool {
+    command.tries >= 8 && command.action == Action::Add(work.user())
 }
 
 /// Writes down the group that an external commit leads to. It becomes real when the log shows the commit.

@@ -215,6 +215,20 @@ pub(crate) async fn lost_epoch(
     Ok(())
 }
 
+/// A command failed by a fault of our own.
+///
+/// # Errors
+/// The disk's.
+pub(crate) async fn broken(work: &mut Work<'_>, position: u64, fault: &Error) -> Result<()> {
+    let Some(mut command) = work.commands.get(&position).cloned() else { return Ok(()) };
+    let refusal = Refusal::because(Code::Internal, fault.sentence());
+    command.change = Change::restore(command.change.losses(), commit::State::Failed(refusal));
+    command.attempt = None;
+    save(work, command).await?;
+    work.reconsider();
+    Ok(())
+}
+
 /// This device is out of a room.
 ///
 /// # Errors

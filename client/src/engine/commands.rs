@@ -7,10 +7,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use super::until;
-use crate::Result;
 use crate::command::{self, Next};
 use crate::inner::Inner;
 use crate::store::RoomNo;
+use crate::{Error, Result};
 
 /// Commands under way at once.
 const CONCURRENT: usize = 8;
@@ -34,9 +34,20 @@ pub(super) async fn run(inner: &Inner) -> Result<()> {
             picked = pick(inner, &busy), if under_way.len() < CONCURRENT => {
                 let (position, room) = picked?;
                 busy.insert(room);
-                under_way.push(async move { (room, command::carry_out(inner, position).await) });
+                under_way.push(async move { (room, carry(inner, position).await) });
             }
         }
+    }
+}
+
+/// A fault of ours in one command ends that command and nothing else.
+async fn carry(inner: &Inner, position: u64) -> Result<()> {
+    match command::carry_out(inner, position).await {
+        Err(e @ (Error::Crypto(_) | Error::Corrupt { .. })) => {
+            tracing::error!(cause = %e, "a change to a room could not be carried out");
+            inner.work(async |work| command::broken(work, position, &e).await).await
+        }
+        other => other,
     }
 }
 

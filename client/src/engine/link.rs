@@ -92,7 +92,17 @@ impl<'a> Link<'a> {
 
     /// Takes entries in, and acknowledges them once they are on disk.
     async fn entries(&mut self, entries: Entries) -> Result<()> {
-        let taken = self.inner.work(async |work| receiver::apply(work, entries).await).await?;
+        let log = entries.log.clone();
+        let applied = self.inner.work(async |work| receiver::apply(work, entries).await).await;
+        let taken = match applied {
+            Ok(taken) => taken,
+            // A fault of ours in one room: the others go on.
+            Err(e @ (Error::Crypto(_) | Error::Corrupt { .. })) => {
+                tracing::error!(cause = %e, "entries could not be taken in");
+                return self.inner.work(async |work| receiver::broken(work, &log, e).await).await;
+            }
+            Err(e) => return Err(e),
+        };
         if let Some(ack) = taken.ack {
             self.out.send(&ToNode::Ack(ack)).await?;
         }

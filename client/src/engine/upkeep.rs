@@ -17,6 +17,8 @@ use crate::{Error, Result, RoomStatus, command};
 const EVERY: Duration = Duration::from_hours(6);
 /// A last-resort package is made anew after this long, so that what is handed out always has `limit::KEYPACKAGE_REMAINING` left.
 const LAST_RESORT_AGE: Duration = Duration::from_hours(14 * 24);
+/// The person's devices do not all do the same at once.
+const SPREAD: Duration = Duration::from_secs(20);
 /// Packages made under one lock.
 const BATCH: usize = 10;
 
@@ -65,17 +67,20 @@ async fn replenish(inner: &Inner) -> Result<()> {
             work.tx.drop_expired_key_packages(now).await.map(|_| ())
         })
         .await?;
-    // What an earlier life made and could not upload goes first; nothing to upload asks how many are left.
+    // With these a new device can be invited at once; the stock takes a moment to make.
+    for suite in Suite::ALL {
+        if inner.work(async |work| stale(work, suite).await).await? {
+            make(inner, suite, Use::LastResort, 1).await?;
+        }
+    }
+    // What an earlier life made and could not upload goes along; nothing to upload asks how many are left.
     let mut left = upload(inner).await?;
     for suite in Suite::ALL {
         let stock = count(&left, suite);
         if stock < limit::KEYPACKAGE_LOW {
             make(inner, suite, Use::Once, limit::KEYPACKAGE_STOCK - stock).await?;
+            left = upload(inner).await?;
         }
-        if inner.work(async |work| stale(work, suite).await).await? {
-            make(inner, suite, Use::LastResort, 1).await?;
-        }
-        left = upload(inner).await?;
     }
     Ok(())
 }
@@ -171,12 +176,8 @@ async fn bring_into(work: &mut Work<'_>, row: &RoomRow) -> Result<()> {
     let group = work.take_group(row.no).await?;
     let members = group.members().map_err(Error::crypto)?;
     work.put_group(row.no, group);
-    let inside = |device| members.iter().any(|m| m.certificate.device() == device);
-    if work.siblings.iter().all(inside) {
-        return Ok(());
-    }
-    let (user, now) = (work.user(), work.now());
-    command::want_once(work, row, Action::Add(user), now).await
+    let members: Vec<DeviceId> = members.iter().map(|m| m.certificate.device().clone()).collect();
+    command::bring_siblings(work, row, &members, SPREAD).await
 }
 
 /// Wants a device of this person out of every room it is in.

@@ -1,15 +1,20 @@
 //! The device's own inbox: invitations into rooms, late refusals, notices.
 
+use std::time::Duration;
+
 use crypto::Group;
 use crypto::keypackage::Use;
 use protocol::api::{self, Ack, Body, Entries, InboxItem, LogRef, Outcome, Welcome};
-use protocol::{Cursor, RoomId, Seq};
+use protocol::{Cursor, DeviceId, RoomId, Seq};
 
 use super::Taken;
 use crate::core::Work;
 use crate::event::{Alarm, AlarmKind, Event};
 use crate::store::{Action, LogPlace, RoomRow};
 use crate::{Error, Result, RoomStatus, command, sender, trust};
+
+/// Within this time one of a person's devices brings along those that were left out.
+const SPREAD: Duration = Duration::from_secs(20);
 
 /// What became of an item.
 enum Fate {
@@ -88,7 +93,8 @@ async fn enter(work: &mut Work<'_>, welcome: Welcome, taken: &mut Taken) -> Resu
             return Ok(Fate::Taken);
         }
     };
-    for member in group.members().map_err(Error::crypto)? {
+    let members = group.members().map_err(Error::crypto)?;
+    for member in &members {
         if let Err(mut alarm) = trust::check(work, &member.certificate).await? {
             alarm.room = Some(welcome.room.clone());
             work.events.push(Event::Alarm(alarm));
@@ -107,6 +113,8 @@ async fn enter(work: &mut Work<'_>, welcome: Welcome, taken: &mut Taken) -> Resu
     work.put_group(row.no, group);
     command::finish(work, row.no, |action| matches!(action, Action::Join(_))).await?;
     command::renew_later(work, &row).await?;
+    let members: Vec<DeviceId> = members.iter().map(|m| m.certificate.device().clone()).collect();
+    command::bring_siblings(work, &row, &members, SPREAD).await?;
     work.events.push(Event::RoomJoined { room: row.room });
     work.reconsider();
     // Entries that were pushed before this were not taken in.

@@ -236,7 +236,7 @@ async fn the_timeline_follows_the_rule_in_whatever_order_messages_come() {
     let hub = Hub::new(12);
     let devices = devices(&hub);
     for seed in 0..20 {
-        let chance = Seeded(seed, Default::default());
+        let chance = Seeded::new(seed);
         let mut messages = shuffled(&devices, &chance);
         let known: Vec<timeline::Message> = messages
             .iter()

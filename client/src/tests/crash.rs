@@ -51,12 +51,12 @@ async fn a_retry_after_a_crash_sends_the_same_bytes() {
     let second = ana.next_out().await.unwrap();
     assert_eq!(first, second);
     // It arrives, and the answer gets lost with the process.
-    assert!(matches!(hub.submit(&ana.id, second.clone()), SubmitReply::Accepted(_)));
+    assert!(matches!(hub.submit(&ana.id, &second), SubmitReply::Accepted(_)));
     let head = hub.head(&room);
     ana.crash(&hub).await;
     let third = ana.next_out().await.unwrap();
     assert_eq!(third, second);
-    let reply = hub.submit(&ana.id, third.clone());
+    let reply = hub.submit(&ana.id, &third);
     assert_eq!(hub.head(&room), head, "the hub has it once");
     ana.replied(third.submit_id, reply).await;
     ana.send(&room, "two").await;
@@ -104,7 +104,7 @@ async fn an_epoch_that_overtakes_a_message_changes_neither_its_place_in_line_nor
     let old = ana.next_out().await.unwrap();
     bo.want(&room, Action::Renew).await;
     settle(&mut hub, &mut [&mut bo]).await;
-    let reply = hub.submit(&ana.id, old.clone());
+    let reply = hub.submit(&ana.id, &old);
     assert!(matches!(reply, SubmitReply::Refused(_)));
     ana.replied(id, reply).await;
     // This device does not know the new epoch yet: it waits for it instead of asking again and again.
@@ -127,7 +127,7 @@ async fn a_commit_under_way_survives_a_crash_on_either_side_of_the_hub() {
     let submit = ana.next_out().await.unwrap();
     assert!(matches!(submit.payload, Payload::Handshake(_)));
     // Handed over and accepted; the answer dies with the process.
-    hub.submit(&ana.id, submit);
+    hub.submit(&ana.id, &submit);
     ana.crash(&hub).await;
     settle(&mut hub, &mut [&mut ana, &mut bo, &mut cy]).await;
     let done = ana.core().read().await.unwrap().command(&id).await.unwrap().unwrap();

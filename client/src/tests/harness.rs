@@ -1,6 +1,6 @@
 //! A hub in memory, and devices that are driven step by step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,13 @@ impl Clock for SetClock {
 }
 
 /// Chance that repeats itself.
-pub(crate) struct Seeded(pub(crate) u64, pub(crate) AtomicU64);
+pub(crate) struct Seeded(u64, AtomicU64);
+
+impl Seeded {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed, AtomicU64::new(0))
+    }
+}
 
 impl Entropy for Seeded {
     fn fill(&self, out: &mut [u8]) {
@@ -89,7 +95,7 @@ impl Hub {
         // The MLS library compares lifetimes with the system's clock, so time begins there.
         let begin = crate::clock::SystemClock.now().ms();
         let clock = Arc::new(SetClock(AtomicU64::new(begin)));
-        let entropy = Arc::new(Seeded(seed, AtomicU64::new(0)));
+        let entropy = Arc::new(Seeded::new(seed));
         Self {
             domain: Domain::parse("a.example").unwrap(),
             key: NodeKey::generate(&*entropy),
@@ -183,13 +189,13 @@ impl Hub {
         self.rooms[room].group.seal_group_info(&request, &self.key).unwrap()
     }
 
-    pub(crate) fn submit(&mut self, by: &DeviceId, submit: Submit) -> SubmitReply {
+    pub(crate) fn submit(&mut self, by: &DeviceId, submit: &Submit) -> SubmitReply {
         let digest = submit.payload.digest();
         if let Some((known, reply)) = self.memory.get(&(by.clone(), submit.submit_id)) {
             assert_eq!(*known, digest, "other bytes under the same SubmitId");
             return reply.clone();
         }
-        let reply = match self.admit(by, &submit) {
+        let reply = match self.admit(by, submit) {
             Ok(accepted) => SubmitReply::Accepted(accepted),
             Err(refusal) => return SubmitReply::Refused(refusal),
         };
@@ -342,7 +348,7 @@ pub(crate) struct Device {
     seal: Seal,
     acked: BTreeMap<LogRef, u64>,
     /// Handshakes on their way, as the stream keeps them.
-    sent: std::collections::BTreeSet<SubmitId>,
+    sent: BTreeSet<SubmitId>,
 }
 
 impl Device {
@@ -396,7 +402,7 @@ impl Device {
             core: None,
             seal,
             acked: BTreeMap::new(),
-            sent: std::collections::BTreeSet::new(),
+            sent: BTreeSet::new(),
         };
         device.open(hub).await;
         device.packages(hub, 5).await;
@@ -479,7 +485,7 @@ impl Device {
     /// Carries one command a step further; whether there was one.
     pub(crate) async fn carry(&mut self, hub: &mut Hub) -> bool {
         let now = hub.now();
-        let next = command::next(self.core().commands().await.unwrap(), &Default::default(), now);
+        let next = command::next(self.core().commands().await.unwrap(), &BTreeSet::new(), now);
         let Next::Carry(position, _) = next else { return false };
         let need = self.work(async |work| command::ask(work, position).await).await.unwrap();
         let answer = match need {
@@ -528,7 +534,7 @@ impl Device {
     pub(crate) async fn hand_over(&mut self, hub: &mut Hub) -> bool {
         let Some(submit) = self.next_out().await else { return false };
         let id = submit.submit_id;
-        let reply = hub.submit(&self.id, submit);
+        let reply = hub.submit(&self.id, &submit);
         self.replied(id, reply).await;
         true
     }
@@ -580,34 +586,27 @@ impl Device {
 
     /// Where it stands, for the message of a failed test.
     pub(crate) async fn dump(&mut self) -> String {
-        let commands = self.core().commands().await.unwrap().clone();
-        let mut out = format!("{}: alarms {:?}\n", self.id, self.alarms());
+        let mut lines = vec![format!("{}: alarms {:?}", self.id, self.alarms())];
         for event in &self.events {
             if let Event::StateChanged { state, .. } = event
                 && let Some(failed) = &state.failed
             {
-                out += &format!("  failed: {}: {}\n", failed.code, failed.sentence);
+                lines.push(format!("failed: {}: {}", failed.code, failed.sentence));
             }
         }
-        for c in commands.into_values() {
+        for c in self.core().commands().await.unwrap().values() {
             let kind = format!("{:?}", c.action);
             let kind = kind.split('(').next().unwrap_or_default();
-            out +=
-                &format!("  {kind}: {:?}, tries {}, waiting {:?}\n", c.change, c.tries, c.waiting);
+            lines.push(format!("{kind}: {:?}, waiting {:?}", c.change, c.waiting));
         }
         let mut tx = self.core().read().await.unwrap();
         for room in tx.rooms().await.unwrap() {
-            out += &format!(
-                "  {}: {:?} at {:?}\n",
-                room.room,
-                room.status,
-                room.place.map(|p| p.cursor.seq)
-            );
+            lines.push(format!("{}: {:?} at {:?}", room.room, room.status, room.place));
         }
         for submission in tx.live_submissions().await.unwrap() {
-            out += &format!("  {:?}\n", submission.item);
+            lines.push(format!("{:?}", submission.item));
         }
-        out
+        lines.join("\n  ")
     }
 
     pub(crate) fn alarms(&self) -> Vec<String> {

@@ -45,7 +45,7 @@ async fn cheat(hub: &mut Hub, device: &mut Device, room: &RoomId, change: Change
         protocol::api::Handshake { bundle: bundle.update_request, signature: bundle.signature };
     let submit = Submit { submit_id, room: room.clone(), payload: Payload::Handshake(handshake) };
     hub.lenient = true;
-    let reply = hub.submit(&device.id, submit);
+    let reply = hub.submit(&device.id, &submit);
     assert!(matches!(reply, protocol::api::SubmitReply::Accepted(_)), "{reply:?}");
     hub.lenient = false;
 }

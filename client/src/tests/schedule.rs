@@ -31,7 +31,7 @@ impl Run {
         }
         let mut all: Vec<&mut Device> = devices.iter_mut().collect();
         settle(&mut hub, &mut all).await;
-        let chance = Seeded(seed ^ 0xfeed, Default::default());
+        let chance = Seeded::new(seed ^ 0xfeed);
         Self { hub, chance, devices, room, written: vec![vec![]; 3] }
     }
 
@@ -55,7 +55,7 @@ impl Run {
             // It goes up, and the answer is lost with the connection or with the process.
             40..48 => {
                 if let Some(submit) = device.next_out().await {
-                    self.hub.submit(&device.id, submit);
+                    self.hub.submit(&device.id, &submit);
                 }
                 device.crash(&self.hub).await;
             }
@@ -112,8 +112,8 @@ impl Run {
             assert_eq!(device.alarms(), Vec::<String>::new(), "seed {seed}: {}", device.id);
         }
         // Whoever was there for a while has part of it, in the same order.
-        let seen = self.devices[3].core().read().await.unwrap().room(&self.room).await.unwrap();
-        if seen.is_some() {
+        let there = self.devices[3].core().read().await.unwrap().room(&self.room).await.unwrap();
+        if there.is_some() {
             let part = self.devices[3].texts(&self.room).await;
             let mut rest = want.iter();
             assert!(part.iter().all(|t| rest.any(|w| w == t)), "seed {seed}: {part:?} of {want:?}");
