@@ -136,7 +136,7 @@ impl Store {
         let (jobs, waiting) = mpsc::channel(options.queue.max(1));
         let writer =
             Writer::new(pools.clone(), waiting, options.subscriber.clone(), counters.clone());
-        tokio::spawn(writer.run());
+        writer.spawn()?;
         let store = Self { pools, jobs, counters };
         let fresh = identity::Node {
             domain: options.domain.clone(),

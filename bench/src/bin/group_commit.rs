@@ -1,5 +1,5 @@
 //! How much sharing a transaction gives: submissions one after the other against 64 that come at once, through the node's own store on
-//! a real disk. Each does what a hub does for a message: look the submission up, take the log, append, remember the answer.
+//! a real disk. Each does what a hub does for a message: look the room, the sender and the submission up, append, remember the answer.
 //!
 //! `--check` fails under [`RATIO_MIN`].
 
@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use node::store::logs::{self, Entry, LogName, Start};
+use node::store::rooms::{self, GroupState, Room};
 use node::store::submissions::{self, Key, State, Submission};
-use node::store::{Location, Options, Store, StoreError, Tx, Wake};
+use node::store::{Location, Options, Store, StoreError, Tx, Wake, identity, members};
 use protocol::api::Accepted;
-use protocol::log::{Digest, EntryKind};
-use protocol::{Clock, Cursor, DeviceId, Domain, Entropy, RoomId, SubmitId, Timestamp};
+use protocol::log::{Chain, Digest, EntryKind};
+use protocol::{Clock, Cursor, DeviceId, Domain, Entropy, Epoch, RoomId, Seq, SubmitId, Timestamp};
 use tokio::time::Instant;
 
 /// What the design promises of 64 submitters.
@@ -88,10 +89,9 @@ async fn measure(arguments: &Arguments) -> Result<f64, Failure> {
 async fn rate(arguments: &Arguments, submitters: u64) -> Result<f64, Failure> {
     let folder = tempfile::tempdir_in(&arguments.folder)?;
     let store = open(folder.path()).await?;
-    let domain = Domain::parse("a.example")?;
     let mut rooms = Vec::new();
     for n in 0..arguments.rooms.max(1) {
-        rooms.push(create_room(&store, &domain, n).await?);
+        rooms.push(create_room(&store, n, submitters).await?);
     }
     let next = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
@@ -99,8 +99,8 @@ async fn rate(arguments: &Arguments, submitters: u64) -> Result<f64, Failure> {
     let commits_before = store.counters().commits();
     let mut tasks = Vec::new();
     for (n, room) in (0..submitters).zip(rooms.into_iter().cycle()) {
-        let device = DeviceId::parse(&format!("mimi://a.example/d/user{n}/phone"))?;
-        tasks.push(tokio::spawn(submit_until(store.clone(), device, room, next.clone(), until)));
+        let submit = submit_until(store.clone(), device(n)?, room, next.clone(), until);
+        tasks.push(tokio::spawn(submit));
     }
     for task in tasks {
         task.await??;
@@ -133,30 +133,45 @@ async fn open(folder: &Path) -> Result<Store, Failure> {
     Ok(Store::open(options, &Fixed, &Fixed).await?)
 }
 
-async fn create_room(store: &Store, domain: &Domain, n: u64) -> Result<RoomId, Failure> {
-    let room = RoomId::new(domain, &format!("room{n}"))?;
-    let name = LogName::Room(room.clone());
-    let hub = domain.clone();
-    store
-        .write::<_, StoreError, _>(move |tx| {
-            Box::pin(async move {
-                let node = node::store::identity::load(tx).await?;
-                let chain = protocol::log::Chain::start(&node.incarnation, &room_of(&name)?);
-                let start = Start {
-                    incarnation: node.incarnation,
-                    seq: protocol::Seq::new(0),
-                    chain,
-                    at: Timestamp::from_ms(0),
-                };
-                logs::create(tx, &name, &hub, &start, Fixed.now()).await
-            })
-        })
-        .await?;
+/// A room with every submitter in it.
+async fn create_room(store: &Store, n: u64, submitters: u64) -> Result<RoomId, Failure> {
+    let domain = Domain::parse("a.example")?;
+    let room = RoomId::new(&domain, &format!("room{n}"))?;
+    let made = room.clone();
+    let devices = (0..submitters).map(device).collect::<Result<Vec<_>, _>>()?;
+    store.write::<_, StoreError, _>(move |tx| Box::pin(fill_room(tx, made, devices))).await?;
     Ok(room)
 }
 
-fn room_of(name: &LogName) -> Result<RoomId, StoreError> {
-    name.room().cloned().ok_or(StoreError::Conflict { table: "log" })
+async fn fill_room(tx: &mut Tx, room: RoomId, devices: Vec<DeviceId>) -> Result<(), StoreError> {
+    let node = identity::load(tx).await?;
+    let start = Start {
+        incarnation: node.incarnation,
+        seq: Seq::new(0),
+        chain: Chain::start(&node.incarnation, &room),
+        at: Timestamp::from_ms(0),
+    };
+    let name = LogName::Room(room.clone());
+    let log = logs::create(tx, &name, &node.domain, &start, Fixed.now()).await?;
+    let log = log.ok_or(StoreError::Conflict { table: "log" })?;
+    let row = Room {
+        log,
+        room,
+        hub: node.domain,
+        suite: 1,
+        epoch: Epoch::new(0),
+        created: Fixed.now(),
+        closed: None,
+    };
+    rooms::create(tx, &row, &GroupState::default()).await?;
+    for device in &devices {
+        members::add(tx, log, device, Seq::new(0)).await?;
+    }
+    Ok(())
+}
+
+fn device(n: u64) -> Result<DeviceId, protocol::id::IdError> {
+    DeviceId::parse(&format!("mimi://a.example/d/user{n}/phone"))
 }
 
 async fn submit_until(
@@ -177,25 +192,24 @@ async fn submit_until(
     Ok(())
 }
 
-/// What `rooms::submit` does to the database for a message.
+/// What the node does to the database for a message.
 async fn submit(tx: &mut Tx, key: Key) -> Result<Accepted, StoreError> {
     let body = vec![0x5a; BODY_BYTES];
     let digest = Digest::of_bytes(&body);
-    if let Some(found) = submissions::find(tx, &key).await?
-        && let State::Accepted(accepted) = found.state
-    {
-        return Ok(accepted);
+    let missing = StoreError::Conflict { table: "room" };
+    let sender = key.origin.as_str().to_owned();
+    let scene = submissions::scene(tx, &key, &sender).await?.ok_or(missing.clone())?;
+    if !scene.inside || scene.prior.is_some() {
+        return Err(missing);
     }
-    let log = logs::lock(tx, &LogName::Room(key.room.clone())).await?;
-    let log = log.ok_or(StoreError::Conflict { table: "log" })?;
+    let log = scene.log;
     let at = Timestamp::from_ms(log.last_at.ms() + 1);
     let head = delivery::log::Head { seq: log.head, chain: log.chain };
     let placed = head.append(EntryKind::Application, at, &body);
-    logs::append(tx, log.id, &[Entry::new(&placed, body, None)]).await?;
     let place = Cursor { incarnation: log.incarnation, seq: placed.seq };
     let accepted = Accepted { place, at, chain: placed.chain };
     let submission = Submission { digest, state: State::Accepted(accepted), created: at };
-    submissions::record(tx, &key, &submission).await?;
+    submissions::place(tx, log.id, &Entry::new(&placed, body, None), &key, &submission).await?;
     tx.wake(Wake::Log(log.id));
     Ok(accepted)
 }

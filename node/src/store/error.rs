@@ -71,6 +71,9 @@ pub enum StoreError {
     /// The migrations could not run.
     #[error("database schema: {0}")]
     Migrate(#[source] Arc<sqlx::migrate::MigrateError>),
+    /// The writer's thread could not be started.
+    #[error("cannot start the writer: {0}")]
+    Thread(#[source] Arc<std::io::Error>),
     /// A file next to the database.
     #[error("{path}: {source}", path = .path.display())]
     File {

@@ -35,7 +35,7 @@ pub struct GroupState {
 }
 
 row! {
-    struct RoomRow {
+    pub(super) struct RoomRow {
         log_id: i64, uri: String, hub: String, suite: i64, epoch: i64, created_ms: i64, closed_ms: Option<i64>,
     }
 }

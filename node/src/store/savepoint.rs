@@ -88,9 +88,9 @@ pub(super) async fn undo(tx: &mut Tx) -> Result<(), StoreError> {
 const ROLLBACK_TO: &str = "ROLLBACK TO SAVEPOINT job";
 
 /// Runs statements in one round trip; says how many rows the last of them touched.
-pub(super) async fn run<'q>(
+pub(super) async fn run(
     connection: &mut SqliteConnection,
-    query: sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>,
+    query: sqlx::query::Query<'_, Sqlite, sqlx::sqlite::SqliteArguments>,
 ) -> Result<u64, sqlx::Error> {
     let mut results = connection.fetch_many(query);
     let mut touched = 0;

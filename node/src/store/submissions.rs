@@ -4,9 +4,11 @@ use protocol::api::Accepted;
 use protocol::log::{Chain, Digest};
 use protocol::{Cursor, Incarnation, RoomId, SubmitId, Timestamp};
 
+use super::logs::{self, Entry, Log, LogId, LogName, LogRow};
 use super::readers::Reader;
+use super::rooms::{Room, RoomRow};
 use super::row::{Column, execute, fetch_optional, int, limit, ms, row};
-use super::{StoreError, Tx};
+use super::{Inner, StoreError, Tx};
 
 /// Under which name a submission is remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +88,105 @@ impl TryFrom<SubmissionRow> for Submission {
     }
 }
 
+/// All that a hub must know to give an application message its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scene {
+    /// The room's log, held for the change as by [`logs::lock`].
+    pub log: Log,
+    /// The room.
+    pub room: Room,
+    /// What is remembered of the same submission.
+    pub prior: Option<Submission>,
+    /// Whether the sender is in the room.
+    pub inside: bool,
+}
+
+row! {
+    struct SceneRow {
+        id: i64, kind: String, name: String, hub: String, incarnation: Vec<u8>, head: i64, tail: i64, chain: Vec<u8>,
+        tail_chain: Vec<u8>, last_at_ms: i64, bytes: i64, suite: i64, epoch: i64, room_created_ms: i64, closed_ms: Option<i64>,
+        inside: i64, digest: Option<Vec<u8>>, state: Option<String>, place_incarnation: Option<Vec<u8>>, place_seq: Option<i64>,
+        place_at_ms: Option<i64>, place_chain: Option<Vec<u8>>, submission_created_ms: Option<i64>,
+    }
+}
+
+impl TryFrom<SceneRow> for Scene {
+    type Error = StoreError;
+    fn try_from(r: SceneRow) -> Result<Self, StoreError> {
+        let room = RoomRow {
+            log_id: r.id,
+            uri: r.name.clone(),
+            hub: r.hub.clone(),
+            suite: r.suite,
+            epoch: r.epoch,
+            created_ms: r.room_created_ms,
+            closed_ms: r.closed_ms,
+        };
+        let log = LogRow {
+            id: r.id,
+            kind: r.kind,
+            name: r.name,
+            hub: r.hub,
+            incarnation: r.incarnation,
+            head: r.head,
+            tail: r.tail,
+            chain: r.chain,
+            tail_chain: r.tail_chain,
+            last_at_ms: r.last_at_ms,
+            bytes: r.bytes,
+        };
+        let prior = match (r.digest, r.state, r.submission_created_ms) {
+            (Some(digest), Some(state), Some(created_ms)) => Some(SubmissionRow {
+                digest,
+                state,
+                incarnation: r.place_incarnation,
+                seq: r.place_seq,
+                at_ms: r.place_at_ms,
+                chain: r.place_chain,
+                created_ms,
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            log: log.try_into()?,
+            room: room.try_into()?,
+            prior: prior.map(TryInto::try_into).transpose()?,
+            inside: r.inside != 0,
+        })
+    }
+}
+
+/// Looks at the room that this node orders and that `key` names, and at the same submission, in one go: this is the hot path, and each
+/// statement costs a round trip. `sender` is the URI of a device, or of a user when the device is not known. Nothing when there is no such room.
+///
+/// # Errors
+/// When the database fails.
+pub async fn scene(tx: &mut Tx, key: &Key, sender: &str) -> Result<Option<Scene>, StoreError> {
+    // PostgreSQL would read the submission and the epoch as they were before it waited for the lock.
+    if matches!(tx.inner, Inner::Postgres(_)) {
+        logs::lock(tx, &LogName::Room(key.room.clone())).await?;
+    }
+    fetch_optional!(
+        tx,
+        SceneRow,
+        "SELECT l.id, l.kind, l.name, l.hub, l.incarnation, l.head, l.tail, l.chain, l.tail_chain, l.last_at_ms, l.bytes, \
+         r.suite, r.epoch, r.created_ms AS room_created_ms, r.closed_ms, \
+         CAST(CASE WHEN EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id AND m.device = $4) \
+         OR EXISTS (SELECT 1 FROM member m WHERE m.user_id = $4 AND m.log_id = l.id) THEN 1 ELSE 0 END AS BIGINT) AS inside, \
+         s.digest, s.state, s.incarnation AS place_incarnation, s.seq AS place_seq, s.at_ms AS place_at_ms, s.chain AS place_chain, \
+         s.created_ms AS submission_created_ms \
+         FROM log l JOIN room r ON r.log_id = l.id \
+         LEFT JOIN submission s ON s.origin = $2 AND s.room = l.name AND s.submit_key = $3 \
+         WHERE l.kind = 'room' AND l.name = $1",
+        key.room.as_str(),
+        key.origin.as_str(),
+        key.bytes.as_slice(),
+        sender
+    )?
+    .map(TryInto::try_into)
+    .transpose()
+}
+
 /// What is remembered under `key`.
 ///
 /// # Errors
@@ -128,6 +229,49 @@ pub async fn record(tx: &mut Tx, key: &Key, submission: &Submission) -> Result<b
         ms(submission.created)
     )?;
     Ok(recorded > 0)
+}
+
+/// Appends the one entry of a submission and remembers its place, in one go: the other half of the hot path, after [`scene`].
+///
+/// # Errors
+/// [`StoreError::Conflict`] when the entry is not the one after the head, or something is remembered under `key` already; when the database
+/// fails. Nothing of it may stay then: the job must fail.
+pub async fn place(
+    tx: &mut Tx,
+    log: LogId,
+    entry: &Entry,
+    key: &Key,
+    submission: &Submission,
+) -> Result<(), StoreError> {
+    let conflict = Err(StoreError::Conflict { table: "submission" });
+    let State::Accepted(accepted) = &submission.state else { return conflict };
+    if matches!(tx.inner, Inner::Postgres(_)) {
+        logs::append(tx, log, std::slice::from_ref(entry)).await?;
+        return if record(tx, key, submission).await? { Ok(()) } else { conflict };
+    }
+    // The same statements as there, in one round trip; each only if the one before it did its part.
+    let placed = execute!(
+        tx,
+        "UPDATE log SET head = $2, chain = $7, last_at_ms = $3, bytes = bytes + COALESCE(length($5), 0) WHERE id = $1 AND head = $2 - 1; \
+         INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain, note) SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE changes() = 1; \
+         INSERT INTO submission (origin, room, submit_key, digest, state, incarnation, seq, at_ms, chain, created_ms) \
+         SELECT $9, $10, $11, $12, 'accepted', $13, $2, $3, $7, $14 WHERE changes() = 1 ON CONFLICT (origin, room, submit_key) DO NOTHING",
+        log.get(),
+        int(entry.seq.get()),
+        ms(entry.at),
+        i64::from(entry.kind.code()),
+        entry.body.as_deref(),
+        entry.digest.as_bytes().as_slice(),
+        entry.chain.as_bytes().as_slice(),
+        entry.note.as_deref(),
+        key.origin.as_str(),
+        key.room.as_str(),
+        key.bytes.as_slice(),
+        submission.digest.as_bytes().as_slice(),
+        accepted.place.incarnation.as_bytes().as_slice(),
+        ms(submission.created)
+    )?;
+    if placed == 1 { Ok(()) } else { conflict }
 }
 
 /// The hub gave a stored submission its place. False when nothing stored is remembered under `key`.

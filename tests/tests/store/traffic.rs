@@ -1,12 +1,17 @@
 //! Submissions and peers.
 
+use node::store::logs::{self, LogName};
 use node::store::peers::{self, Peer, PeerState};
+use node::store::rooms::{self, GroupState, Room};
 use node::store::submissions::{self, Key, State, Submission};
+use node::store::{StoreError, members};
 use protocol::api::Accepted;
 use protocol::log::Digest;
-use protocol::{Cursor, Incarnation, SubmitId};
+use protocol::{Cursor, Epoch, Incarnation, SubmitId};
 
-use crate::harness::{at, chain, device, domain, on_both, read, room, seq, write};
+use crate::harness::{
+    at, chain, device, domain, entry, log_with, on_both, read, room, seq, user, write,
+};
 
 fn accepted(n: u64) -> State {
     State::Accepted(place(n))
@@ -48,6 +53,70 @@ async fn a_repetition_finds_the_first_answer() {
         assert!(write!(store, tx => submissions::delete(tx, &key(1)).await));
         assert!(!write!(store, tx => submissions::delete(tx, &key(1)).await));
         assert_eq!(find(&key(1)).await, None);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_hot_path_sees_and_stores_what_the_single_functions_do() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let log = log_with(&store, LogName::Room(room("x")), 3).await;
+        write!(store, tx => {
+            let row = Room {
+                log,
+                room: room("x"),
+                hub: domain("a.example"),
+                suite: 1,
+                epoch: Epoch::new(6),
+                created: at(1),
+                closed: None,
+            };
+            rooms::create(tx, &row, &GroupState::default()).await?;
+            members::add(tx, log, &device("ana/1"), seq(1)).await
+        });
+        let scene = async |key: Key, sender: String| {
+            write!(store, tx => submissions::scene(tx, &key, &sender).await)
+        };
+        let ana = device("ana/1");
+        let found = scene(key(1), ana.to_string()).await.unwrap();
+        assert_eq!(found.log, read!(store, tx => logs::get(tx, log).await));
+        assert_eq!(Some(found.room), read!(store, tx => rooms::find(tx, &room("x")).await));
+        assert_eq!((found.prior, found.inside), (None, true));
+        let elsewhere = Key { room: room("y"), ..key(1) };
+        assert_eq!(scene(elsewhere, ana.to_string()).await, None);
+        for (sender, inside) in [
+            (user("ana").to_string(), true),
+            (user("ben").to_string(), false),
+            (device("ana/2").to_string(), false),
+        ] {
+            assert_eq!(scene(key(1), sender.clone()).await.unwrap().inside, inside, "{sender}");
+        }
+
+        let place = async |n: u64, k: u8| {
+            let submission = submission(accepted(n), 8);
+            store
+                .write::<_, StoreError, _>(move |tx| {
+                    Box::pin(async move {
+                        submissions::place(tx, log, &entry(n, 30), &key(k), &submission).await
+                    })
+                })
+                .await
+        };
+        place(4, 1).await.unwrap();
+        let after = read!(store, tx => logs::get(tx, log).await);
+        assert_eq!((after.head, after.bytes, after.chain, after.last_at), (seq(4), 60, chain(4), at(40)));
+        assert_eq!(read!(store, tx => logs::entry(tx, log, seq(4)).await), Some(entry(4, 30)));
+        let prior = read!(store, tx => submissions::find(tx, &key(1)).await);
+        assert_eq!(prior, Some(submission(accepted(4), 8)));
+        assert_eq!(scene(key(1), ana.to_string()).await.unwrap().prior, prior);
+        for (n, k) in [(4, 2), (6, 2), (5, 1)] {
+            let refused = place(n, k).await;
+            assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{n} {k} {refused:?}");
+            assert_eq!(read!(store, tx => logs::get(tx, log).await), after, "{n} {k}");
+        }
+        place(5, 2).await.unwrap();
         store.close().await;
     })
     .await;
