@@ -184,10 +184,10 @@ impl Session {
                     return Some(Refusal::because(Code::Unavailable, "The stream was silent for too long."));
                 }
             };
-            if let Err(stop) = step {
-                if let Err(refusal) = survive(stop, &sleeper).await {
-                    return Some(refusal);
-                }
+            if let Err(stop) = step
+                && let Err(refusal) = survive(stop, &sleeper).await
+            {
+                return Some(refusal);
             }
         }
     }
