@@ -51,7 +51,13 @@ pub(crate) async fn carry_out(inner: &Inner, position: u64) -> Result<()> {
     let need = inner.work(async |work| ask(work, position).await).await?;
     let answer = match need {
         Need::Nothing => return Ok(()),
-        Need::Create(request) => Answer::Created(inner.api.create_room(&request).await),
+        Need::Create(request) => {
+            // The person's devices of today come along; whether that can be learned now decides nothing else.
+            if let Err(e) = crate::engine::learn_devices(inner).await {
+                tracing::debug!(code = e.code(), "the person's devices are not known");
+            }
+            Answer::Created(inner.api.create_room(&request).await)
+        }
         Need::Packages(user, request) => {
             Answer::Packages(user, inner.api.key_material(&request).await)
         }

@@ -14,7 +14,9 @@ use crate::store::{Action, RoomRow};
 use crate::{Error, Result, RoomStatus, command};
 
 /// How often everything is looked after without being asked.
-const EVERY: Duration = Duration::from_hours(6);
+const EVERY: Duration = Duration::from_hours(1);
+/// And not more often than this, however often it is asked for.
+const PAUSE: Duration = Duration::from_secs(30);
 /// A last-resort package is made anew after this long, so that what is handed out always has `limit::KEYPACKAGE_REMAINING` left.
 const LAST_RESORT_AGE: Duration = Duration::from_hours(14 * 24);
 /// The person's devices do not all do the same at once.
@@ -44,15 +46,16 @@ pub(super) async fn run(inner: &Inner) -> Result<()> {
             }
             Err(e) => return Err(e),
         };
+        tokio::time::sleep(PAUSE.min(wait)).await;
         tokio::select! {
             () = inner.replenish.notified() => {}
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(wait.saturating_sub(PAUSE)) => {}
         }
     }
 }
 
 async fn look_after(inner: &Inner) -> Result<()> {
-    let revoked = devices(inner).await?;
+    let revoked = learn_devices(inner).await?;
     replenish(inner).await?;
     for device in &revoked {
         inner.work(async |work| expel(work, device).await).await?;
@@ -145,7 +148,10 @@ async fn upload(inner: &Inner) -> Result<KeyPackageCount> {
 }
 
 /// Learns of the person's other devices; the revoked ones.
-async fn devices(inner: &Inner) -> Result<Vec<DeviceId>> {
+///
+/// # Errors
+/// The node's.
+pub(crate) async fn learn_devices(inner: &Inner) -> Result<Vec<DeviceId>> {
     let devices = inner.api.devices().await?.devices;
     let (revoked, live): (Vec<_>, Vec<_>) =
         devices.into_iter().partition(|device| device.revoked.is_some());

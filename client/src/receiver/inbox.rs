@@ -117,6 +117,8 @@ async fn enter(work: &mut Work<'_>, welcome: Welcome, taken: &mut Taken) -> Resu
     command::bring_siblings(work, &row, &members, SPREAD).await?;
     work.events.push(Event::RoomJoined { room: row.room });
     work.reconsider();
+    // One KeyPackage less, and perhaps a device of the same person that was left out.
+    taken.replenish = true;
     // Entries that were pushed before this were not taken in.
     taken.rewind.push(LogRef::Room(welcome.room));
     Ok(Fate::Taken)
