@@ -8,6 +8,7 @@ use protocol::{Code, DeviceId, Refusal, limit};
 
 use crate::app::App;
 use crate::error::Outcome;
+use crate::inbox;
 use crate::store::{Wake, devices, links, readers};
 
 /// The device whose token this is.
@@ -54,6 +55,7 @@ pub(crate) async fn revoke(app: &Arc<App>, caller: &DeviceId, device: DeviceId) 
                 if devices::revoke(tx, &revoked, shared.now()).await? {
                     // It never comes back, so nothing is kept for it.
                     readers::remove(tx, &revoked.clone().into()).await?;
+                    inbox::tell_siblings(tx, &revoked, shared.now()).await?;
                     tx.wake(Wake::Device(revoked));
                 }
                 Outcome::Ok(())

@@ -6,7 +6,7 @@ use protocol::{Code, DeviceId, Refusal, Timestamp};
 
 use crate::error::Outcome;
 use crate::store::logs::{self, Entry, LogName};
-use crate::store::{Tx, Wake};
+use crate::store::{Tx, Wake, devices};
 
 /// Puts an item into the inbox of a device of this node. A device that was revoked has none and gets nothing.
 ///
@@ -31,5 +31,16 @@ pub(crate) async fn put(
     Ok(())
 }
 
+/// Tells the person's other devices that this one is ready to be added, or was revoked.
+pub(crate) async fn tell_siblings(tx: &mut Tx, device: &DeviceId, now: Timestamp) -> Outcome<()> {
+    let found = devices::of_user(tx, &device.user(), DEVICES_MAX).await?;
+    for other in found.iter().filter(|d| d.revoked.is_none() && d.device != *device) {
+        put(tx, &other.device, &InboxItem::DevicesChanged, now).await?;
+    }
+    Ok(())
+}
+
 /// Items waiting for one device. A device that comes once a month has a few hundred.
 const INBOX_ENTRIES: u64 = 10_000;
+/// Revoked ones count.
+const DEVICES_MAX: usize = 1_000;

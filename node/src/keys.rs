@@ -46,9 +46,15 @@ pub(crate) async fn upload(
             Box::pin(async move {
                 let held: u32 = count(tx, &device, now).await?.iter().map(|(_, n)| n).sum();
                 let mut fresh = 0_usize;
+                let mut ready = false;
                 for package in &packages {
                     let new = keypackages::add(tx, package).await?;
-                    fresh += usize::from(new && package.usage == keypackages::Use::Once);
+                    let once = package.usage == keypackages::Use::Once;
+                    fresh += usize::from(new && once);
+                    ready |= new && !once && held == 0;
+                }
+                if ready {
+                    inbox::tell_siblings(tx, &device, now).await?;
                 }
                 if usize::try_from(held).unwrap_or(usize::MAX).saturating_add(fresh)
                     > limit::KEYPACKAGES_PER_DEVICE

@@ -369,6 +369,9 @@ pub enum InboxItem {
     /// Few one-time KeyPackages are left.
     #[n(2)]
     KeyPackagesLow(#[n(0)] KeyPackageCount),
+    /// Another device of the same person is ready to be added, or was revoked: `GET /v1/devices` tells.
+    #[n(3)]
+    DevicesChanged,
 }
 
 /// An invitation into a room that this device can open.

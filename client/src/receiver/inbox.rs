@@ -44,7 +44,7 @@ pub(super) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken
         let fate = match item {
             Some(InboxItem::Welcome(welcome)) => enter(work, welcome, &mut taken).await?,
             Some(InboxItem::Outcome(outcome)) => refused(work, outcome).await?,
-            Some(InboxItem::KeyPackagesLow(_)) => {
+            Some(InboxItem::KeyPackagesLow(_) | InboxItem::DevicesChanged) => {
                 taken.replenish = true;
                 Fate::Taken
             }
