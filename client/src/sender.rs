@@ -94,40 +94,42 @@ pub(crate) enum Out {
 /// The disk's, or a bug.
 pub(crate) async fn step(work: &mut Work<'_>) -> Result<Out> {
     loop {
-        let now = work.now();
-        match work.outbox.next(now) {
-            Step::Encrypt(id) => encrypt(work, id).await?,
-            Step::Submit(id) => {
-                let Some(submission) = work.tx.submission(&id).await? else {
-                    return Err(Error::Corrupt { table: "submission" });
-                };
-                let Some(ciphertext) = work.tx.ciphertext(&id).await? else {
-                    return Err(Error::Corrupt { table: "submission" });
-                };
-                if let Some(item) = work.outbox.sending(&id).cloned() {
-                    save(work, &item).await?;
+        match work.outbox.next(work.now()) {
+            Step::Encrypt(id) => {
+                if let Some(submit) = encrypt(work, id).await? {
+                    return Ok(Out::Submit(submit));
                 }
-                let (submit_id, room) = (id, submission.item.room);
-                let payload = Payload::Application(ciphertext);
-                return Ok(Out::Submit(Submit { submit_id, room, payload }));
             }
+            Step::Submit(id) => return again(work, id).await.map(Out::Submit),
             Step::WaitUntil(at) => return Ok(Out::WaitUntil(at)),
             Step::Idle => return Ok(Out::Idle),
         }
     }
 }
 
-async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<()> {
+/// The same bytes as before. That they are on their way needs no row: after a crash they are sent again anyway.
+async fn again(work: &mut Work<'_>, id: SubmitId) -> Result<Submit> {
+    let ciphertext = work.tx.ciphertext(&id).await?;
+    let ciphertext = ciphertext.ok_or(Error::Corrupt { table: "submission" })?;
+    let Some(item) = work.outbox.sending(&id).cloned() else {
+        return Err(Error::Corrupt { table: "submission" });
+    };
+    tell(work, &item);
+    Ok(Submit { submit_id: id, room: item.room, payload: Payload::Application(ciphertext) })
+}
+
+/// Encrypts a message and writes down what leaves; nothing when that cannot be now.
+async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<Option<Submit>> {
     let Some(submission) = work.tx.submission(&id).await? else {
         return Err(Error::Corrupt { table: "submission" });
     };
     let room = submission.item.room;
     let row = work.room(&room).await?;
-    let now = work.now();
     let ready = matches!(row.status, RoomStatus::Active | RoomStatus::Held { .. });
-    if !ready || command::holds_up(work.commands, &room, submission.item.order, now) {
+    let order = submission.item.order;
+    if !ready || command::holds_up(work.commands, &room, order, work.now()) {
         postpone(work, id);
-        return Ok(());
+        return Ok(None);
     }
     let Some(message) = work.tx.message(row.no, &submission.message_id).await? else {
         return Err(Error::Corrupt { table: "message" });
@@ -138,7 +140,7 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<()> {
         // It would only be refused again; the log brings the epoch.
         work.put_group(row.no, group);
         postpone(work, id);
-        return Ok(());
+        return Ok(None);
     }
     work.behind.remove(&room);
     let encrypted = group.encrypt(&framed, &*work.world.entropy);
@@ -146,9 +148,12 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<()> {
     match encrypted {
         Ok(ciphertext) => {
             work.tx.put_ciphertext(&id, &ciphertext).await?;
-            if let Some(item) = work.outbox.encrypted(&id).cloned() {
-                work.tx.put_item(&item).await?;
+            work.outbox.encrypted(&id);
+            if let Some(item) = work.outbox.sending(&id).cloned() {
+                save(work, &item).await?;
             }
+            let payload = Payload::Application(ciphertext);
+            return Ok(Some(Submit { submit_id: id, room, payload }));
         }
         // Somebody's wish to leave is pending: it has to be committed first.
         Err(crypto::Error::Refused(_)) => postpone(work, id),
@@ -160,7 +165,7 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn postpone(work: &mut Work<'_>, id: SubmitId) {
@@ -282,11 +287,7 @@ async fn place(work: &mut Work<'_>, item: &Item) -> Result<()> {
 
 async fn save(work: &mut Work<'_>, item: &Item) -> Result<()> {
     work.tx.put_item(item).await?;
-    work.events.push(Event::StateChanged {
-        submit_id: item.id,
-        room: item.room.clone(),
-        state: state(item),
-    });
+    tell(work, item);
     match item.state {
         Fate::Accepted(_) | Fate::Delivered(_) | Fate::Read(_) | Fate::Failed { .. } => {
             // The rows have it; the machine only needs what is still on its way.
@@ -295,6 +296,14 @@ async fn save(work: &mut Work<'_>, item: &Item) -> Result<()> {
         Fate::Queued | Fate::Sending | Fate::Stored => {}
     }
     Ok(())
+}
+
+fn tell(work: &mut Work<'_>, item: &Item) {
+    work.events.push(Event::StateChanged {
+        submit_id: item.id,
+        room: item.room.clone(),
+        state: state(item),
+    });
 }
 
 /// How far a message is, for a person.

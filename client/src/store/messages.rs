@@ -166,7 +166,7 @@ impl Tx<'_> {
         anchor: Seq,
     ) -> Result<()> {
         sqlx::query(
-            "UPDATE message SET anchor = $4
+            "UPDATE message INDEXED BY message_anchor SET anchor = $4
              WHERE room = $1 AND device = $2 AND counter <= $3 AND anchor > $4",
         )
         .bind(no.0)
