@@ -68,13 +68,7 @@ impl Origin {
     /// What became of the same submission before.
     async fn prior(&self, tx: &mut Tx) -> Result<Option<Prior>, StoreError> {
         let found = submissions::find(tx, &self.key).await?;
-        Ok(found.map(|s| Prior {
-            digest: s.digest,
-            known: match s.state {
-                State::Stored => Known::Stored,
-                State::Accepted(accepted) => Known::Accepted(accepted),
-            },
-        }))
+        Ok(found.as_ref().map(prior))
     }
 
     /// Remembers the answer.
@@ -87,6 +81,15 @@ impl Origin {
             Err(StoreError::Conflict { table: "submission" })
         }
     }
+}
+
+/// What is remembered, as the rules see it.
+fn prior(submission: &Submission) -> Prior {
+    let known = match submission.state {
+        State::Stored => Known::Stored,
+        State::Accepted(accepted) => Known::Accepted(accepted),
+    };
+    Prior { digest: submission.digest, known }
 }
 
 /// A device of ours hands something in. One function for requests and for streams; refusals are an answer here.

@@ -9,14 +9,13 @@ use protocol::{Code, DeviceId, Epoch, Refusal, RoomId, UserId, limit};
 use super::Origin;
 use crate::app::App;
 use crate::error::Outcome;
-use crate::store::logs::{self, Entry, Log, LogName};
-use crate::store::rooms;
-use crate::store::submissions::State;
-use crate::store::{Tx, Wake, members};
+use crate::store::logs::{Entry, Log};
+use crate::store::rooms::Room;
+use crate::store::submissions::{self, State, Submission};
+use crate::store::{Tx, Wake};
 
 /// An application message whose framing was checked, and who must be in the room for it.
 pub(crate) struct Application {
-    room: RoomId,
     epoch: Epoch,
     message: Vec<u8>,
     sender: Sender,
@@ -52,7 +51,7 @@ impl Application {
 
     fn checked(room: &RoomId, message: Vec<u8>, sender: Sender) -> Result<Self, Refusal> {
         let epoch = framed(room, &message)?;
-        Ok(Self { room: room.clone(), epoch, message, sender })
+        Ok(Self { epoch, message, sender })
     }
 }
 
@@ -79,42 +78,40 @@ pub(super) async fn submit(app: &Arc<App>, origin: Origin, message: Application)
 }
 
 async fn place(tx: &mut Tx, app: Arc<App>, origin: Origin, message: Application) -> Outcome<Known> {
-    let log = logs::lock(tx, &LogName::Room(message.room.clone())).await?.ok_or(Code::NotFound)?;
-    let prior = origin.prior(tx).await?;
-    if prior.is_none() {
-        let inside = match &message.sender {
-            Sender::Device(device) => members::find(tx, log.id, device).await?.is_some(),
-            Sender::User(user) => !members::of_user(tx, log.id, user).await?.is_empty(),
-        };
-        // The same answer as for a room that is not there.
-        if !inside {
-            return Err(Code::NotFound.into());
-        }
+    let sender = match &message.sender {
+        Sender::Device(device) => device.as_str(),
+        Sender::User(user) => user.as_str(),
+    };
+    let scene = submissions::scene(tx, &origin.key, sender).await?.ok_or(Code::NotFound)?;
+    let prior = scene.prior.as_ref().map(super::prior);
+    // The same answer as for a room that is not there. A repetition gets its answer even from outside.
+    if prior.is_none() && !scene.inside {
+        return Err(Code::NotFound.into());
     }
-    let head = head(tx, &log).await?;
     let now = app.now();
     let what = What::Application(&message.message);
     let event = Event { digest: origin.digest, epoch: message.epoch, what };
+    let head = head(&scene.log, &scene.room);
     let admitted = match admit(&head, prior.as_ref(), &event, now)? {
         Admission::Again(known) => return Ok(known),
         Admission::New(admitted) => admitted,
     };
     let accepted = admitted.accepted();
-    logs::append(tx, log.id, &[Entry::new(&admitted.entry, message.message, None)]).await?;
-    origin.record(tx, State::Accepted(accepted), now).await?;
-    tx.wake(Wake::Log(log.id));
+    let entry = Entry::new(&admitted.entry, message.message, None);
+    let state = State::Accepted(accepted);
+    let submission = Submission { digest: origin.digest, state, created: now };
+    submissions::place(tx, scene.log.id, &entry, &origin.key, &submission).await?;
+    tx.wake(Wake::Log(scene.log.id));
     Ok(Known::Accepted(accepted))
 }
 
 /// The room as the rule of admission sees it.
-pub(super) async fn head(tx: &mut Tx, log: &Log) -> Outcome<RoomHead> {
-    let room = log.name.room().ok_or(Code::NotFound)?;
-    let room = rooms::find(tx, room).await?.ok_or(Code::NotFound)?;
-    Ok(RoomHead {
+pub(super) fn head(log: &Log, room: &Room) -> RoomHead {
+    RoomHead {
         incarnation: log.incarnation,
         head: log.head,
         chain: log.chain,
         last_at: log.last_at,
         epoch: room.epoch,
-    })
+    }
 }

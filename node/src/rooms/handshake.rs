@@ -114,7 +114,7 @@ pub(super) async fn submit(app: &Arc<App>, origin: Origin, handed: Handed) -> Ou
         logs::find(&mut tx, &LogName::Room(handed.room.clone())).await?.ok_or(Code::NotFound)?;
     let room = rooms::find(&mut tx, &handed.room).await?.ok_or(Code::NotFound)?;
     let prior = origin.prior(&mut tx).await?;
-    let head = super::application::head(&mut tx, &log).await?;
+    let head = super::application::head(&log, &room);
     // A repetition, and a handshake of an epoch that is over, are answered before anything costly.
     let event = Event { digest: origin.digest, epoch: handed.epoch, what: handed.what() };
     if let Admission::Again(known) = admit(&head, prior.as_ref(), &event, app.now())? {
@@ -206,7 +206,8 @@ async fn place(
 ) -> Outcome<Known> {
     let log = logs::lock(tx, &LogName::Room(handed.room.clone())).await?.ok_or(Code::NotFound)?;
     let prior = origin.prior(tx).await?;
-    let head = super::application::head(tx, &log).await?;
+    let room = rooms::find(tx, &handed.room).await?.ok_or(Code::NotFound)?;
+    let head = super::application::head(&log, &room);
     let write = Write { app: &app, origin: &origin, handed: &handed, log: log.id, prior, head, on };
     match worked {
         Worked::Commit(applied, again) => write.commit(tx, *applied, again).await,
