@@ -12,7 +12,7 @@ use protocol::{Seq, limit};
 use crate::app::App;
 use crate::error::{Error, Outcome};
 use crate::store::disk::{self, Ballast};
-use crate::store::logs::{self, Log, LogId};
+use crate::store::logs::{self, Log, LogId, LogName};
 use crate::store::{StoreError, Tx, accounts, keypackages, links, peers, readers, submissions};
 
 /// Runs until the node stops.
@@ -40,7 +40,9 @@ pub(crate) async fn run(app: Arc<App>) {
     }
 }
 
-const SWEEP_EVERY: Duration = Duration::from_mins(1);
+const SWEEP_EVERY: Duration = Duration::from_mins(2);
+/// How long a hub keeps what everybody has acknowledged: a follower that is restored from last night's backup asks for it again.
+const KEEP_ACKNOWLEDGED: Duration = Duration::from_hours(48);
 const LOGS_PAGE: usize = 128;
 const PURGE_AT_ONCE: usize = 1_000;
 
@@ -79,8 +81,12 @@ async fn removable(tx: &mut Tx, app: &App, id: LogId) -> Result<Option<(Log, Seq
     let before = app.now().before(app.config.retention());
     let oldest = usize::try_from(retention::BATCH).unwrap_or(usize::MAX);
     let expired = logs::accepted_before(tx, id, before, oldest).await?;
-    let least = readers::least_cursor(tx, id).await?;
-    let span = retention::removable(&ends, least, expired);
+    let mut least = readers::least_cursor(tx, id).await?.unwrap_or(log.head);
+    if matches!(log.name, LogName::Room(_)) {
+        let settled = app.now().before(KEEP_ACKNOWLEDGED);
+        least = least.min(logs::accepted_before(tx, id, settled, oldest).await?);
+    }
+    let span = retention::removable(&ends, Some(least), expired);
     Ok(span.map(|s| (log, s.last())))
 }
 
