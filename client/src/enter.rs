@@ -9,7 +9,8 @@ use minicbor::{Decode, Encode};
 use protocol::api::{Login, OfferLink, Register, SignedIn, TakeLink};
 use protocol::invite::{Line, LineKind};
 use protocol::log::Digest;
-use protocol::{DeviceId, RoomId, UserId, limit};
+use protocol::refusal::Lasting;
+use protocol::{DeviceId, Refusal, RoomId, UserId, limit};
 
 use crate::account::{Linking, Registration};
 use crate::api::Api;
@@ -57,8 +58,17 @@ pub(crate) async fn register(place: Place, wanted: Registration<'_>) -> Result<C
     let mut store = Store::open(&place).await?;
     let secret = *Digest::of_bytes(&line.secret).as_bytes();
     let known = pending(&mut store, &place).await?;
-    let account = match known {
-        Some((account, hash)) if hash == secret && account.user == user => account,
+    let (account, fresh) = match known {
+        Some((account, hash)) if hash == secret => {
+            // The node may have these keys already, so nothing may take their place.
+            if account.user != user {
+                return Err(Error::Invalid(
+                    "a registration with this invitation was begun here under another name; finish it under that name, \
+                     or use another folder",
+                ));
+            }
+            (account, false)
+        }
         _ => {
             let identity = IdentityKey::generate(&*place.world.entropy);
             let hub_key = hub_key(&node_api(&address(&line), &place.world)?, &line).await?;
@@ -66,7 +76,7 @@ pub(crate) async fn register(place: Place, wanted: Registration<'_>) -> Result<C
             let new = Wanted { user: &user, device_name, identity, hub_key };
             let account = make_account(&line, new, &place.world)?;
             save(&mut store, &account).await?;
-            account
+            (account, true)
         }
     };
     let request = Register {
@@ -80,13 +90,22 @@ pub(crate) async fn register(place: Place, wanted: Registration<'_>) -> Result<C
     let signed_in = node_api(&account.node(), &place.world)?.register(&request).await;
     match signed_in {
         Ok(signed_in) => ready(store, place, account, signed_in).await,
-        Err(e @ Error::Refused(_)) => {
-            // Nothing was registered, so nothing may be left that looks like an account.
-            store.discard().await?;
-            Err(e)
+        Err(Error::Refused(refusal)) => {
+            if is_void(&refusal, fresh) {
+                // Nothing was registered, so nothing may be left that looks like an account.
+                store.discard().await?;
+            }
+            Err(Error::Refused(refusal))
         }
         Err(e) => Err(e),
     }
+}
+
+/// Whether a refusal shows that nothing is registered under the keys of this call. Of keys that an earlier call made the node may know,
+/// whatever it says now: the name can be taken, and the invitation used up, by that very call. And a node that only cannot answer now may have
+/// got as far as registering.
+fn is_void(refusal: &Refusal, fresh: bool) -> bool {
+    fresh && refusal.code.lasting() == Lasting::Permanent
 }
 
 /// See [`Client::link_in`].
@@ -272,4 +291,25 @@ fn check_password(password: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::Invalid("a password has 8 to 1,024 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Code;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_only_dropped_when_the_node_cannot_have_them() {
+        for code in [Code::NameTaken, Code::BadInvite, Code::Invalid] {
+            assert!(is_void(&code.into(), true), "{code}");
+            assert!(
+                !is_void(&code.into(), false),
+                "{code}: an earlier call may have registered them"
+            );
+        }
+        for code in [Code::RateLimited, Code::Unavailable, Code::DiskFull, Code::Internal] {
+            assert!(!is_void(&code.into(), true), "{code}: it passes");
+        }
+    }
 }
