@@ -38,10 +38,24 @@ pub(crate) struct Taken {
 /// # Errors
 /// Ours only: the disk's, or a bug. Nothing was taken in then.
 pub(crate) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken> {
-    match entries.log.clone() {
-        LogRef::Inbox => inbox::apply(work, entries).await,
-        LogRef::Room(room) => apply_room(work, room, entries).await,
-    }
+    let pushed = pushed(&entries);
+    let taken = match entries.log.clone() {
+        LogRef::Inbox => inbox::apply(work, entries).await?,
+        LogRef::Room(room) => apply_room(work, room, entries).await?,
+    };
+    // This device may be further than what came now: it heard from elsewhere, or its acknowledgement got lost. The node takes
+    // acknowledgements of what it pushed only, so the rest waits for its turn.
+    let ack = taken.ack.zip(pushed).map(|(ack, last)| {
+        let seq = ack.cursor.seq.min(last);
+        Ack { cursor: Cursor { seq, ..ack.cursor }, ..ack }
+    });
+    Ok(Taken { ack, ..taken })
+}
+
+/// The last entry that a batch accounts for.
+fn pushed(entries: &Entries) -> Option<Seq> {
+    let last = entries.entries.last().map(|e| e.seq);
+    last.max(entries.gap.as_ref().map(|gap| gap.last))
 }
 
 /// Entries of a log cannot be taken in because of a fault of our own: the room is held, with the reason.

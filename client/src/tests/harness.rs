@@ -556,9 +556,12 @@ impl Device {
     pub(crate) async fn take(&mut self, entries: Entries, ack: bool) -> bool {
         let log = entries.log.clone();
         let acked = self.acked.get(&log).copied().unwrap_or(0);
+        let last = entries.entries.last().map(|e| e.seq);
+        let pushed = last.max(entries.gap.as_ref().map(|gap| gap.last));
         let taken = self.work(async |work| receiver::apply(work, entries).await).await.unwrap();
         let Some(ack_to) = taken.ack else { return false };
         assert_eq!(ack_to.log, log);
+        assert!(Some(ack_to.cursor.seq) <= pushed, "a node refuses what it did not push");
         let moved = ack_to.cursor.seq.get() > acked;
         if ack {
             self.acked.insert(log, ack_to.cursor.seq.get());
