@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -177,7 +178,26 @@ impl TestNode {
 
 async fn init(config: &std::path::Path, domain: &str, data: &std::path::Path) {
     let data = data.display().to_string();
-    run(config, &["init", "--domain", domain, "--data-dir", &data], &[]).await;
+    let database = database(domain).await;
+    let args = ["init", "--domain", domain, "--data-dir", &data, "--database", &database];
+    run(config, &args, &[]).await;
+}
+
+/// A schema of its own on PostgreSQL where there is one, else the default.
+async fn database(domain: &str) -> String {
+    static NODES: AtomicU64 = AtomicU64::new(0);
+    let number = NODES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{}_{number}", domain.replace('.', "_"));
+    tests::postgres::schema(&name).await.unwrap().unwrap_or_default()
+}
+
+/// Whether the nodes of this run keep their data in files that a test can copy.
+pub fn in_files(test: &str) -> bool {
+    let files = std::env::var_os(tests::postgres::VARIABLE).is_none();
+    if !files {
+        println!("skipped: {test} (needs SQLite)");
+    }
+    files
 }
 
 /// The operator's program, built beside this test.
