@@ -7,6 +7,7 @@
 //! | [`effects`] | what a commit does to members, readers, inboxes and followers |
 //! | [`uplink`] | keeps a submission for a foreign hub |
 //! | [`receive`] | appends what a hub sent to the replica (follower) |
+//! | [`backfill`] | gives a follower what it missed (hub) |
 //! | [`create`], [`group_info`] | new rooms; what an external joiner needs |
 //! | [`note`] | what goes with an entry to followers |
 
@@ -23,6 +24,7 @@ use crate::store::submissions::{self, Key, State, Submission};
 use crate::store::{StoreError, Tx, readers};
 
 mod application;
+pub(crate) mod backfill;
 pub(crate) mod create;
 mod effects;
 pub(crate) mod group_info;

@@ -23,12 +23,11 @@ use protocol::{Code, Epoch, Refusal, RoomId, Timestamp, limit};
 use super::auth::{On, Passing, Peer, Shared};
 use super::{Refused, body, bytes};
 use crate::app::App;
-use crate::error::{Outcome, Stop};
+use crate::error::Outcome;
+use crate::rooms::backfill::give;
 use crate::rooms::receive::{Incoming, Received, receive};
 use crate::rooms::{self, Application, Handed, Origin, group_info};
-use crate::store::logs::{self, LogName};
-use crate::store::readers;
-use crate::worker::{backfill, notify as sending};
+use crate::worker::backfill;
 use crate::{keys, pairing};
 
 type Answer = Result<Response, Refused>;
@@ -239,32 +238,10 @@ async fn give_backfill(
     let room = hubbed(&app, &uri)?;
     let (_, content) = content(&app, request, 64).await?;
     let ask = BackfillRequest::decode(&content).map_err(malformed)?;
-    let mut tx = app.store.snapshot().await.map_err(Stop::from)?;
-    let name = LogName::Room(room);
-    let log = logs::find(&mut tx, &name)
-        .await
-        .map_err(Stop::from)?
-        .ok_or(Refusal::from(Code::NotFound))?;
-    let reader = caller.domain().clone().into();
-    let stays = readers::stays(&mut tx, log.id, &reader).await.map_err(Stop::from)?;
-    // Only what it may have: within one of its stays.
-    let stay = stays.into_iter().rfind(|s| s.from.prev() <= ask.after);
-    let stay = stay.ok_or(Refusal::from(Code::NotFound))?;
-    let until = stay.until.map_or(log.head, |until| until.min(log.head));
-    let max = usize::try_from(ask.max).unwrap_or(usize::MAX);
-    let batch = sending::batch(&mut tx, &log, caller.domain(), (ask.after, until), max).await?;
-    let (range, members, content) = if let Some(batch) = batch {
-        (batch.range, batch.members, batch.body)
-    } else {
-        let first = ask.after.next();
-        let chain = logs::chain_at(&mut tx, &log, ask.after).await.map_err(Stop::from)?;
-        let prev_chain = chain.unwrap_or(log.chain);
-        let range = FanoutRange { incarnation: log.incarnation, first, n: 0, prev_chain };
-        (range, MemberEffects::default(), Bytes::new())
-    };
-    let mut response = bytes(CONTENT_TYPE, content.into());
-    range.write(response.headers_mut());
-    members.write(response.headers_mut());
+    let batch = give(&app, caller.domain(), &room, ask).await?;
+    let mut response = bytes(CONTENT_TYPE, batch.body.into());
+    batch.range.write(response.headers_mut());
+    batch.members.write(response.headers_mut());
     Ok(response)
 }
 
