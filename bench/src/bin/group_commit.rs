@@ -12,8 +12,8 @@ use std::time::Duration;
 use clap::Parser;
 use node::store::logs::{self, Entry, LogName, Start};
 use node::store::rooms::{self, GroupState, Room};
-use node::store::submissions::{self, Key, State, Submission};
-use node::store::{Location, Options, Store, StoreError, Tx, Wake, identity, members};
+use node::store::submissions::{Key, Scene, State, Submission};
+use node::store::{Decision, Location, Options, Store, StoreError, Tx, identity, members};
 use protocol::api::Accepted;
 use protocol::log::{Chain, Digest, EntryKind};
 use protocol::{Clock, Cursor, DeviceId, Domain, Entropy, Epoch, RoomId, Seq, SubmitId, Timestamp};
@@ -186,30 +186,23 @@ async fn submit_until(
         own += 1;
         let id = SubmitId::from_bytes(own.to_be_bytes());
         let key = Key::of_device(device.clone(), room.clone(), &id);
-        store.write(move |tx| Box::pin(submit(tx, key))).await?;
+        store.place(key, device.to_string(), decide).await?;
         next.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
 
-/// What the node does to the database for a message.
-async fn submit(tx: &mut Tx, key: Key) -> Result<Accepted, StoreError> {
+/// What the node decides about a message.
+fn decide(scene: Option<&Scene>) -> Result<Decision<Accepted>, StoreError> {
+    let scene = scene.filter(|s| s.inside && s.prior.is_none());
+    let log = &scene.ok_or(StoreError::Conflict { table: "room" })?.log;
     let body = vec![0x5a; BODY_BYTES];
     let digest = Digest::of_bytes(&body);
-    let missing = StoreError::Conflict { table: "room" };
-    let sender = key.origin.as_str().to_owned();
-    let scene = submissions::scene(tx, &key, &sender).await?.ok_or(missing.clone())?;
-    if !scene.inside || scene.prior.is_some() {
-        return Err(missing);
-    }
-    let log = scene.log;
     let at = Timestamp::from_ms(log.last_at.ms() + 1);
     let head = delivery::log::Head { seq: log.head, chain: log.chain };
     let placed = head.append(EntryKind::Application, at, &body);
     let place = Cursor { incarnation: log.incarnation, seq: placed.seq };
-    let accepted = Accepted { place, at, chain: placed.chain };
-    let submission = Submission { digest, state: State::Accepted(accepted), created: at };
-    submissions::place(tx, log.id, &Entry::new(&placed, body, None), &key, &submission).await?;
-    tx.wake(Wake::Log(log.id));
-    Ok(accepted)
+    let answer = Accepted { place, at, chain: placed.chain };
+    let submission = Submission { digest, state: State::Accepted(answer), created: at };
+    Ok(Decision::Place { entry: Entry::new(&placed, body, None), submission, answer })
 }

@@ -11,7 +11,7 @@ use super::row::{Column, execute, fetch_optional, int, limit, ms, row};
 use super::{Inner, StoreError, Tx};
 
 /// Under which name a submission is remembered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// Who handed it in: a device of this node, or a peer.
     pub origin: Reader,
@@ -102,7 +102,7 @@ pub struct Scene {
 }
 
 row! {
-    struct SceneRow {
+    pub(super) struct SceneRow {
         id: i64, kind: String, name: String, hub: String, incarnation: Vec<u8>, head: i64, tail: i64, chain: Vec<u8>,
         tail_chain: Vec<u8>, last_at_ms: i64, bytes: i64, suite: i64, epoch: i64, room_created_ms: i64, closed_ms: Option<i64>,
         inside: i64, digest: Option<Vec<u8>>, state: Option<String>, place_incarnation: Option<Vec<u8>>, place_seq: Option<i64>,

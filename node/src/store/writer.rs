@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
+use super::placing::{self, Placing};
 use super::pools::Pools;
 use super::savepoint::{self, Savepoint};
 use super::{BoxFuture, StoreError, Subscriber, Tx, Wake};
@@ -52,6 +53,7 @@ impl Counters {
 
 pub(super) enum Message {
     Job(Box<dyn Job>),
+    Place(Box<dyn Placing>),
     Close(oneshot::Sender<()>),
 }
 
@@ -106,9 +108,22 @@ where
     }
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+pub(super) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+/// What shares one transaction.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Box<dyn Job>>,
+    placings: Vec<Box<dyn Placing>>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.jobs.len() + self.placings.len()
+    }
 }
 
 pub(super) struct Writer {
@@ -154,18 +169,19 @@ impl Writer {
             if self.waiting.recv_many(&mut messages, self.batch_max).await == 0 {
                 break;
             }
-            let mut jobs = Vec::with_capacity(messages.len());
+            let mut batch = Batch::default();
             for message in messages {
                 match message {
-                    Message::Job(job) => jobs.push(job),
+                    Message::Job(job) => batch.jobs.push(job),
+                    Message::Place(placing) => batch.placings.push(placing),
                     Message::Close(done) => {
                         self.waiting.close();
                         closing.push(done);
                     }
                 }
             }
-            if !jobs.is_empty() {
-                self.batch(jobs).await;
+            if batch.len() > 0 {
+                self.batch(batch).await;
             }
         }
         for done in closing {
@@ -183,9 +199,9 @@ impl Writer {
         }
     }
 
-    async fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+    async fn batch(&mut self, mut batch: Batch) {
         let committed =
-            if self.broken { Err(StoreError::Broken) } else { self.transact(&mut jobs).await };
+            if self.broken { Err(StoreError::Broken) } else { self.transact(&mut batch).await };
         let committed = committed.map_err(|e| self.judge(e));
         if let Ok(wakes) = &committed {
             for wake in wakes {
@@ -193,8 +209,11 @@ impl Writer {
             }
         }
         let fate = committed.map(|_| ());
-        for job in jobs {
+        for job in batch.jobs {
             job.answer(fate.clone());
+        }
+        for placing in batch.placings {
+            placing.answer(fate.clone());
         }
         if fate.is_ok() {
             self.checkpoint().await;
@@ -210,9 +229,9 @@ impl Writer {
         error
     }
 
-    async fn transact(&self, jobs: &mut [Box<dyn Job>]) -> Result<BTreeSet<Wake>, StoreError> {
+    async fn transact(&self, batch: &mut Batch) -> Result<BTreeSet<Wake>, StoreError> {
         let mut tx = self.pools.begin_write().await?;
-        let done = match run(&mut tx, jobs).await {
+        let done = match run(&mut tx, batch).await {
             Ok(done) => done,
             Err(error) => {
                 // What happened first says more than what failed because of it.
@@ -243,15 +262,15 @@ impl Writer {
     }
 }
 
-/// Runs each job under a savepoint. An error is one of the transaction: then none of them counts.
-async fn run(tx: &mut Tx, jobs: &mut [Box<dyn Job>]) -> Result<u64, StoreError> {
-    let alone = jobs.len() == 1;
-    if !alone {
+/// Runs each job under a savepoint, then the messages to place, which see what the jobs did. An error is one of the transaction: then none
+/// of them counts.
+async fn run(tx: &mut Tx, batch: &mut Batch) -> Result<u64, StoreError> {
+    if batch.len() > 1 {
         tx.savepoint = Savepoint::None;
     }
     let mut wakes = BTreeSet::new();
     let mut done = 0;
-    for job in jobs {
+    for job in &mut batch.jobs {
         savepoint::begin(tx).await?;
         let ok = job.run(tx).await;
         if let Some(error) = tx.trouble.take_if(|e| e.is_fatal()) {
@@ -266,6 +285,9 @@ async fn run(tx: &mut Tx, jobs: &mut [Box<dyn Job>]) -> Result<u64, StoreError> 
         }
     }
     tx.wakes = wakes;
+    if !batch.placings.is_empty() {
+        done += placing::run(tx, &mut batch.placings).await?;
+    }
     Ok(done)
 }
 

@@ -19,7 +19,7 @@ use crate::harness::{
 };
 
 /// Holds the writer in a job of its own until told to go on, so that what is submitted meanwhile becomes one batch.
-async fn hold(store: &Store) -> (Arc<Notify>, tokio::task::JoinHandle<()>) {
+pub async fn hold(store: &Store) -> (Arc<Notify>, tokio::task::JoinHandle<()>) {
     let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (inside, wait, store) = (entered.clone(), go.clone(), store.clone());
     let held = tokio::spawn(async move {
@@ -57,7 +57,7 @@ fn submit(
     })
 }
 
-async fn settle() {
+pub async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }

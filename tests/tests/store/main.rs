@@ -4,6 +4,7 @@ mod commit;
 mod harness;
 mod logs;
 mod people;
+mod placing;
 mod rooms;
 mod schema;
 mod traffic;
