@@ -9,10 +9,10 @@ use protocol::{Code, DeviceId, Epoch, Refusal, RoomId, UserId, limit};
 use super::Origin;
 use crate::app::App;
 use crate::error::Outcome;
+use crate::store::Decision;
 use crate::store::logs::{Entry, Log};
 use crate::store::rooms::Room;
-use crate::store::submissions::{self, State, Submission};
-use crate::store::{Tx, Wake};
+use crate::store::submissions::{Scene, State, Submission};
 
 /// An application message whose framing was checked, and who must be in the room for it.
 pub(crate) struct Application {
@@ -71,18 +71,23 @@ pub(super) fn framed(room: &RoomId, message: &[u8]) -> Result<Epoch, Refusal> {
     Ok(frame.epoch)
 }
 
-/// Gives the message its place, once. Everything is one transaction, shared with others that arrive now.
+/// Gives the message its place, once. It shares a transaction, and the statements of it, with others that arrive now.
 pub(super) async fn submit(app: &Arc<App>, origin: Origin, message: Application) -> Outcome<Known> {
-    let shared = app.clone();
-    app.store.write(move |tx| Box::pin(place(tx, shared, origin, message))).await
+    let (shared, key) = (app.clone(), origin.key.clone());
+    let sender = match &message.sender {
+        Sender::Device(device) => device.to_string(),
+        Sender::User(user) => user.to_string(),
+    };
+    app.store.place(key, sender, move |scene| decide(&shared, scene, &origin, message)).await
 }
 
-async fn place(tx: &mut Tx, app: Arc<App>, origin: Origin, message: Application) -> Outcome<Known> {
-    let sender = match &message.sender {
-        Sender::Device(device) => device.as_str(),
-        Sender::User(user) => user.as_str(),
-    };
-    let scene = submissions::scene(tx, &origin.key, sender).await?.ok_or(Code::NotFound)?;
+fn decide(
+    app: &App,
+    scene: Option<&Scene>,
+    origin: &Origin,
+    message: Application,
+) -> Outcome<Decision<Known>> {
+    let scene = scene.ok_or(Code::NotFound)?;
     let prior = scene.prior.as_ref().map(super::prior);
     // The same answer as for a room that is not there. A repetition gets its answer even from outside.
     if prior.is_none() && !scene.inside {
@@ -93,16 +98,16 @@ async fn place(tx: &mut Tx, app: Arc<App>, origin: Origin, message: Application)
     let event = Event { digest: origin.digest, epoch: message.epoch, what };
     let head = head(&scene.log, &scene.room);
     let admitted = match admit(&head, prior.as_ref(), &event, now)? {
-        Admission::Again(known) => return Ok(known),
+        Admission::Again(known) => return Ok(Decision::Known(known)),
         Admission::New(admitted) => admitted,
     };
     let accepted = admitted.accepted();
-    let entry = Entry::new(&admitted.entry, message.message, None);
     let state = State::Accepted(accepted);
-    let submission = Submission { digest: origin.digest, state, created: now };
-    submissions::place(tx, scene.log.id, &entry, &origin.key, &submission).await?;
-    tx.wake(Wake::Log(scene.log.id));
-    Ok(Known::Accepted(accepted))
+    Ok(Decision::Place {
+        entry: Entry::new(&admitted.entry, message.message, None),
+        submission: Submission { digest: origin.digest, state, created: now },
+        answer: Known::Accepted(accepted),
+    })
 }
 
 /// The room as the rule of admission sees it.

@@ -12,9 +12,11 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::placing::{self, Placing};
 use super::pools::Pools;
@@ -25,6 +27,8 @@ use super::{BoxFuture, StoreError, Subscriber, Tx, Wake};
 const BATCH_SQLITE: usize = 256;
 /// PostgreSQL keeps 64 subtransactions of a transaction in memory; beyond that everybody's snapshots get slower.
 const BATCH_POSTGRES: usize = 60;
+/// How long a batch waits to become as large as the last one.
+const GATHER: Duration = Duration::from_micros(300);
 /// Pages in the write-ahead log before they are moved into the database file: 4 MiB.
 const CHECKPOINT_PAGES: i64 = 1_000;
 /// Pages at which readers are waited for, so that the log can start again from its beginning: 256 MiB.
@@ -124,6 +128,15 @@ impl Batch {
     fn len(&self) -> usize {
         self.jobs.len() + self.placings.len()
     }
+
+    fn answer(self, fate: &Result<(), StoreError>) {
+        for job in self.jobs {
+            job.answer(fate.clone());
+        }
+        for placing in self.placings {
+            placing.answer(fate.clone());
+        }
+    }
 }
 
 pub(super) struct Writer {
@@ -132,6 +145,8 @@ pub(super) struct Writer {
     subscriber: Subscriber,
     counters: Arc<Counters>,
     batch_max: usize,
+    /// How many shared the last transaction.
+    last: usize,
     broken: bool,
 }
 
@@ -146,7 +161,7 @@ impl Writer {
             Pools::Sqlite { .. } => BATCH_SQLITE,
             Pools::Postgres { .. } => BATCH_POSTGRES,
         };
-        Self { pools, waiting, subscriber, counters, batch_max, broken: false }
+        Self { pools, waiting, subscriber, counters, batch_max, last: 0, broken: false }
     }
 
     /// Starts it on a thread of its own. Its work is one short wait for the database after the other: on a worker of the runtime each of them
@@ -164,7 +179,9 @@ impl Writer {
     pub(super) async fn run(mut self) {
         let mut closing = Vec::new();
         loop {
-            self.gather();
+            if self.last > 1 {
+                self.gather();
+            }
             let mut messages = Vec::with_capacity(self.batch_max);
             if self.waiting.recv_many(&mut messages, self.batch_max).await == 0 {
                 break;
@@ -180,7 +197,8 @@ impl Writer {
                     }
                 }
             }
-            if batch.len() > 0 {
+            self.last = batch.len();
+            if self.last > 0 {
                 self.batch(batch).await;
             }
         }
@@ -189,12 +207,11 @@ impl Writer {
         }
     }
 
-    /// Lets those who were just answered hand in their next job, as long as more keep coming: without it a batch of one would follow
-    /// each full one, and each costs the same fsync.
+    /// Lets those who were just answered hand in their next job: without it a batch of one would follow each full one, and each costs
+    /// the same fsync. Waits only when the last batch was shared, and less than an fsync takes.
     fn gather(&self) {
-        let mut seen = 0;
-        while self.waiting.len() > seen && self.waiting.len() < self.batch_max {
-            seen = self.waiting.len();
+        let until = Instant::now() + GATHER;
+        while self.waiting.len() < self.last && Instant::now() < until {
             std::thread::yield_now();
         }
     }
@@ -209,13 +226,10 @@ impl Writer {
             }
         }
         let fate = committed.map(|_| ());
-        for job in batch.jobs {
-            job.answer(fate.clone());
-        }
-        for placing in batch.placings {
-            placing.answer(fate.clone());
-        }
-        if fate.is_ok() {
+        let ok = fate.is_ok();
+        // On a worker of the runtime: whoever is woken there need not be fetched from another thread one by one.
+        tokio::spawn(async move { batch.answer(&fate) });
+        if ok {
             self.checkpoint().await;
         }
     }

@@ -9,9 +9,10 @@ use node::store::disk::{self, Ballast};
 use node::store::logs::{self, LogName};
 use node::store::members;
 use node::store::readers::{self, Reader};
-use node::store::{Location, LogId, Options, Store, StoreError, Wake, identity};
-use protocol::Incarnation;
-use protocol::Seq;
+use node::store::rooms::{self, GroupState, Room};
+use node::store::{Location, LogId, Options, Store, StoreError, Tx, Wake, identity};
+use protocol::{Epoch, Incarnation, Seq};
+use sqlx::Connection as _;
 use tokio::sync::Notify;
 
 use crate::harness::{
@@ -134,22 +135,12 @@ async fn a_refused_statement_fails_its_own_job_only() {
         let store = db.open().await;
         let log = log_with(&store, LogName::Room(room("x")), 0).await;
         let (go, held) = hold(&store).await;
-        let bad = {
+        let bad = tokio::spawn({
             let store = store.clone();
-            tokio::spawn(async move {
-                // No such log: the foreign key says no.
-                store
-                    .write::<_, StoreError, _>(move |tx| {
-                        Box::pin(async move {
-                            let twice = [entry(1, 1), entry(1, 1)];
-                            logs::append(tx, log, &twice[..1]).await?;
-                            logs::get(tx, log).await?;
-                            sure_to_fail(tx, log).await
-                        })
-                    })
-                    .await
-            })
-        };
+            async move {
+                store.write::<_, StoreError, _>(move |tx| Box::pin(sure_to_fail(tx, log))).await
+            }
+        });
         settle().await;
         let good = submit(&store, log, 1, false);
         settle().await;
@@ -166,18 +157,18 @@ async fn a_refused_statement_fails_its_own_job_only() {
     .await;
 }
 
-/// A second room on the log of the first violates a unique key.
-async fn sure_to_fail(tx: &mut node::store::Tx, log: LogId) -> Result<(), StoreError> {
-    use node::store::rooms::{self, GroupState, Room};
+/// Appends an entry; then a second room on the same log violates a unique key.
+async fn sure_to_fail(tx: &mut Tx, log: LogId) -> Result<(), StoreError> {
     let on = |name| Room {
         log,
         room: room(name),
         hub: domain("a.example"),
         suite: 1,
-        epoch: protocol::Epoch::new(0),
+        epoch: Epoch::new(0),
         created: at(1),
         closed: None,
     };
+    logs::append(tx, log, &[entry(1, 1)]).await?;
     rooms::create(tx, &on("one"), &GroupState::default()).await?;
     rooms::create(tx, &on("two"), &GroupState::default()).await.map(|_| ())
 }
@@ -339,7 +330,6 @@ async fn a_restore_begins_a_new_life_in_every_log_of_this_node() {
 async fn raise_schema(location: &Location) {
     const SQL: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
         SELECT 4711, 'from the future', success, checksum, 1 FROM _sqlx_migrations WHERE version = 1";
-    use sqlx::Connection as _;
     match location {
         Location::Sqlite(path) => {
             let url = format!("sqlite://{}", path.display());
@@ -455,7 +445,6 @@ async fn what_others_wrote_into_a_row_is_called_corrupt() {
     let store = open(options).await;
     let log = log_with(&store, LogName::Room(room("x")), 1).await;
     write!(store, tx => members::add(tx, log, &device("ana/1"), seq(1)).await);
-    use sqlx::Connection as _;
     let mut c =
         sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     sqlx::query("UPDATE member SET domain = 'not a domain'").execute(&mut c).await.unwrap();
@@ -484,7 +473,6 @@ async fn a_store_on_a_broken_disk_refuses_all_further_writes() {
     let store = open(options.clone()).await;
     let log = log_with(&store, LogName::Room(room("x")), 200).await;
     let good = {
-        use sqlx::Connection as _;
         let mut c =
             sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
         sqlx::query("UPDATE node SET created_ms = created_ms + 1").execute(&mut c).await.unwrap();

@@ -6,7 +6,7 @@ use node::store::lanes::{self, Lane};
 use node::store::logs::{self, Bodies, LogName, Trimmed};
 use node::store::peers::{self, Peer, PeerState};
 use node::store::readers::{self, Reader, Stay};
-use node::store::{StoreError, status};
+use node::store::{LogId, Store, StoreError, status};
 use protocol::api::{Gap, GapReason};
 use protocol::log::EntryKind;
 use protocol::{Code, Incarnation, Refusal};
@@ -374,27 +374,33 @@ fn peer(name: &str) -> Peer {
     }
 }
 
+/// Two rooms in which b.example is behind, and an uplink in which it is not.
+async fn behind(store: &Store) -> (LogId, LogId, LogId) {
+    let (x, y, z) = (
+        log_with(store, LogName::Room(room("x")), 5).await,
+        log_with(store, LogName::Room(room("y")), 9).await,
+        log_with(store, LogName::Uplink(room("z")), 2).await,
+    );
+    let reader = Reader::from(domain("b.example"));
+    write!(store, tx => {
+        peers::save(tx, &peer("b.example")).await?;
+        peers::save(tx, &peer("c.example")).await?;
+        readers::add(tx, x, &reader, seq(3)).await?;
+        readers::add(tx, y, &reader, seq(1)).await?;
+        readers::end(tx, y, &reader, seq(6)).await?;
+        readers::add(tx, z, &reader, seq(1)).await?;
+        readers::advance(tx, z, &reader, seq(2)).await
+    });
+    (x, y, z)
+}
+
 #[tokio::test]
 async fn lanes_say_what_waits_for_a_peer_and_since_when() {
     on_both(async |db| {
         let store = db.open().await;
         let b = domain("b.example");
-        let (x, y, z) = (
-            log_with(&store, LogName::Room(room("x")), 5).await,
-            log_with(&store, LogName::Room(room("y")), 9).await,
-            log_with(&store, LogName::Uplink(room("z")), 2).await,
-        );
-        let reader = Reader::from(b.clone());
-        write!(store, tx => {
-            peers::save(tx, &peer("b.example")).await?;
-            peers::save(tx, &peer("c.example")).await?;
-            readers::add(tx, x, &reader, seq(3)).await?;
-            readers::add(tx, y, &reader, seq(1)).await?;
-            readers::end(tx, y, &reader, seq(6)).await?;
-            readers::add(tx, z, &reader, seq(1)).await?;
-            readers::advance(tx, z, &reader, seq(2)).await
-        });
-        assert_eq!(read!(store, tx => lanes::peers_behind(tx).await), [b.clone()]);
+        let (x, y, z) = behind(&store).await;
+        assert_eq!(read!(store, tx => lanes::peers_behind(tx).await), std::slice::from_ref(&b));
         let behind = read!(store, tx => lanes::behind(tx, &b, 10).await);
         assert_eq!(
             behind.iter().map(|l| (l.log.id, l.last())).collect::<Vec<_>>(),

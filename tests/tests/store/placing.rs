@@ -4,7 +4,7 @@ use delivery::log::Head;
 use node::store::logs::{self, Bodies, Entry, LogName};
 use node::store::rooms::{self, GroupState, Room};
 use node::store::submissions::{self, Key, Scene, State, Submission};
-use node::store::{Decision, LogId, Store, StoreError, Wake, members, readers};
+use node::store::{Decision, LogId, Store, StoreError, Tx, Wake, members, readers};
 use protocol::api::Accepted;
 use protocol::log::{Digest, EntryKind};
 use protocol::{Cursor, Epoch, RoomId, SubmitId};
@@ -200,18 +200,11 @@ async fn a_message_sees_what_a_job_of_its_batch_did() {
         let store = db.open().await;
         let log = room_with_ana(&store, "x").await;
         let (go, held) = hold(&store).await;
-        let job = |fail: bool| {
+        let job = |fail| {
             let store = store.clone();
             tokio::spawn(async move {
                 store
-                    .write::<(), StoreError, _>(move |tx| {
-                        Box::pin(async move {
-                            rooms::follow_epoch(tx, log, Epoch::new(if fail { 9 } else { 4 }))
-                                .await?;
-                            readers::add(tx, log, &domain("b.example").into(), seq(1)).await?;
-                            if fail { Err(StoreError::Conflict { table: "test" }) } else { Ok(()) }
-                        })
-                    })
+                    .write::<(), StoreError, _>(move |tx| Box::pin(next_epoch(tx, log, fail)))
                     .await
             })
         };
@@ -238,4 +231,10 @@ async fn a_message_sees_what_a_job_of_its_batch_did() {
         store.close().await;
     })
     .await;
+}
+
+async fn next_epoch(tx: &mut Tx, log: LogId, fail: bool) -> Result<(), StoreError> {
+    rooms::follow_epoch(tx, log, Epoch::new(if fail { 9 } else { 4 })).await?;
+    readers::add(tx, log, &domain("b.example").into(), seq(1)).await?;
+    if fail { Err(StoreError::Conflict { table: "test" }) } else { Ok(()) }
 }

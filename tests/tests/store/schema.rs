@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use node::store::Location;
 use sqlx::Connection as _;
 
-use crate::harness::on_both;
+use crate::harness::{on_both, told};
 
 fn file(dialect: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -16,7 +16,7 @@ fn file(dialect: &str) -> PathBuf {
 
 fn compare(dialect: &str, found: &str) {
     let path = file(dialect);
-    if std::env::var("UPDATE_SCHEMA").is_ok() {
+    if told("UPDATE_SCHEMA").is_some() {
         fs::write(&path, found).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
@@ -67,8 +67,9 @@ async fn postgres(url: &str) -> String {
     tables.dedup();
     let one = |table: &String| {
         let inside = [of(0, table), of(1, table)].concat().join(",\n");
-        let indexes: String = of(2, table).iter().map(|i| format!("{i}\n")).collect();
-        format!("CREATE TABLE {table} (\n{inside}\n);\n{indexes}")
+        let mut lines = vec![format!("CREATE TABLE {table} (\n{inside}\n);")];
+        lines.extend(of(2, table));
+        lines.join("\n") + "\n"
     };
     tables.into_iter().map(one).collect::<Vec<_>>().join("\n")
 }
