@@ -56,15 +56,15 @@ fn files(ending: &str) -> Vec<(PathBuf, String)> {
     paths.sort();
     assert!(!paths.is_empty(), "found no {ending} files: the walk is broken");
     let read = |p: PathBuf| {
-        let text = fs::read_to_string(&p).unwrap();
-        (p.strip_prefix(root()).unwrap().to_owned(), text)
+        let text = fs::read_to_string(&p).expect("a file that was listed can be read");
+        (p.strip_prefix(root()).expect("it lies under the root").to_owned(), text)
     };
     paths.into_iter().map(read).collect()
 }
 
 /// The names under `[dependencies]` of a manifest; dev-dependencies are free.
 fn dependencies(manifest: &str) -> BTreeSet<String> {
-    let parsed: toml::Table = manifest.parse().unwrap();
+    let parsed: toml::Table = manifest.parse().expect("cargo reads it too");
     let table = parsed.get("dependencies").and_then(|d| d.as_table()).cloned().unwrap_or_default();
     table.keys().cloned().collect()
 }
