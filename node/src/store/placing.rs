@@ -26,7 +26,10 @@ use super::{Inner, StoreError, Tx, Wake};
 
 /// What became of a message, by its room's rules.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and live for a moment")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, and live for a moment"
+)]
 pub enum Decision<T> {
     /// There is nothing to write.
     Known(T),
