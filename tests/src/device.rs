@@ -242,7 +242,25 @@ impl Device {
     /// When it fails or takes longer than 60 s.
     pub async fn until_accepted(&self, id: &SubmitId, what: &str) -> Outcome<Seq> {
         let patience = Duration::from_mins(1);
-        let state = self.client()?.wait(id, Stage::Accepted, patience).await.during(what)?;
+        let state = match self.client()?.wait(id, Stage::Accepted, patience).await {
+            Err(client::Error::Timeout(_)) => {
+                let state = self.client()?.state(id).await?;
+                let record = self.record();
+                return Trouble::is(format!(
+                    "{what}: not accepted after {patience:?}: {state:?}; the room: {:?}; connected {} times, lost {} times; it said: {:?}",
+                    self.client()?
+                        .rooms()
+                        .await?
+                        .iter()
+                        .map(|r| (&r.status, r.epoch, r.seq))
+                        .collect::<Vec<_>>(),
+                    record.connects,
+                    record.disconnects,
+                    record.alarms
+                ));
+            }
+            other => other.during(what)?,
+        };
         if let Some(failed) = state.failed {
             return Trouble::is(format!("{what}: {}: {}", failed.code, failed.sentence));
         }
@@ -313,12 +331,29 @@ impl Device {
     /// # Errors
     /// As [`Client::state`].
     pub async fn sent(&self) -> Outcome<Vec<Sent>> {
-        let mut sent = self.record().sent;
-        for message in &mut sent {
-            let state = self.client()?.state(&message.submit_id).await?;
-            message.seq = state.seq.map(Seq::get);
+        self.look_at_sent(usize::MAX).await?;
+        Ok(self.record().sent)
+    }
+
+    /// Looks up the places of messages that had none, until so many still have none; how many that are.
+    async fn look_at_sent(&self, enough: usize) -> Outcome<usize> {
+        let open: Vec<(usize, SubmitId)> = {
+            let record = record(&self.record);
+            let open = record.sent.iter().enumerate().filter(|(_, m)| m.seq.is_none());
+            open.map(|(i, m)| (i, m.submit_id)).collect()
+        };
+        let mut without = 0;
+        for (i, submit_id) in open {
+            let state = self.client()?.state(&submit_id).await?;
+            if let Some(message) = record(&self.record).sent.get_mut(i) {
+                message.seq = state.seq.map(Seq::get);
+            }
+            without += usize::from(state.seq.is_none());
+            if without >= enough {
+                break;
+            }
         }
-        Ok(sent)
+        Ok(without)
     }
 
     /// Waits until everything it sent was accepted.
@@ -327,21 +362,21 @@ impl Device {
     /// When that takes longer than `limit`; says how many were not.
     pub async fn until_all_accepted(&self, limit: Duration) -> Outcome<()> {
         let end = Instant::now() + limit;
-        loop {
-            let sent = self.sent().await?;
-            let open: Vec<_> = sent.iter().filter(|m| m.seq.is_none()).collect();
-            let Some(first) = open.first() else { return Ok(()) };
+        while self.look_at_sent(1).await? > 0 {
             if Instant::now() > end {
+                let without = self.look_at_sent(usize::MAX).await?;
+                let sent = self.record().sent;
+                let first = sent.iter().find(|m| m.seq.is_none()).during("a message")?;
                 let state = self.client()?.state(&first.submit_id).await?;
                 return Trouble::is(format!(
-                    "{}: {} of {} messages are not accepted after {limit:?}; the first is {state:?}",
+                    "{}: {without} of {} messages are not accepted after {limit:?}; the first is {state:?}",
                     self.id,
-                    open.len(),
                     sent.len()
                 ));
             }
             sleep(Duration::from_millis(50)).await;
         }
+        Ok(())
     }
 
     /// What it shows and said, for the checker.

@@ -55,8 +55,10 @@ pub async fn newest(data: &Path) -> Outcome<Stored> {
 pub struct Sound {
     /// Logs.
     pub logs: usize,
-    /// Entries.
+    /// Entries that are still kept.
     pub entries: usize,
+    /// The highest number of an entry in any log, kept or not.
+    pub newest: i64,
 }
 
 /// id, name, tail, head, chain before tail, chain at head.
@@ -76,7 +78,7 @@ pub async fn sound(data: &Path) -> Outcome<Sound> {
         sqlx::query_as("SELECT id, name, tail, head, tail_chain, chain FROM log ORDER BY id")
             .fetch_all(&mut db)
             .await?;
-    let mut found = Sound { logs: logs.len(), entries: 0 };
+    let mut found = Sound { logs: logs.len(), ..Sound::default() };
     for (id, name, tail, head, tail_chain, head_chain) in logs {
         let entries: Vec<(i64, Vec<u8>, Vec<u8>)> =
             sqlx::query_as("SELECT seq, digest, chain FROM entry WHERE log_id = $1 ORDER BY seq")
@@ -84,6 +86,7 @@ pub async fn sound(data: &Path) -> Outcome<Sound> {
                 .fetch_all(&mut db)
                 .await?;
         found.entries += entries.len();
+        found.newest = found.newest.max(head);
         let wrong = |what: &str| Trouble::is(format!("log {name}: {what}"));
         if !entries.iter().map(|(seq, ..)| *seq).eq(tail..=head) {
             return wrong(&format!("its entries are not {tail} to {head}"));

@@ -9,12 +9,13 @@ use crate::device::Device;
 use crate::node::{Node, Setup, lead_line, tail};
 use crate::{Outcome, Trouble, folder};
 
-/// Some nodes, all paired with each other. When it goes without [`World::passed`], it shows the ends of their logs.
+/// Some nodes, all paired with each other. When it goes without [`World::passed`], it shows the ends of their logs, and with
+/// `WAXWING_KEEP` set it leaves its folder behind.
 pub struct World {
     /// The nodes, in the order they were asked for.
     pub nodes: Vec<Node>,
     root: PathBuf,
-    _temporary: Option<tempfile::TempDir>,
+    temporary: Option<tempfile::TempDir>,
     devices: u32,
     passed: bool,
 }
@@ -53,13 +54,8 @@ impl World {
         setups: Vec<Setup>,
         pair: bool,
     ) -> Outcome<Self> {
-        let mut world = Self {
-            nodes: Vec::new(),
-            root: root.to_owned(),
-            _temporary: temporary,
-            devices: 0,
-            passed: false,
-        };
+        let mut world =
+            Self { nodes: Vec::new(), root: root.to_owned(), temporary, devices: 0, passed: false };
         for setup in setups {
             let folder = root.join(setup.domain.as_str());
             world.nodes.push(Node::start(&folder, setup).await?);
@@ -146,6 +142,11 @@ impl Drop for World {
         for node in &self.nodes {
             println!("── the end of {}'s log", node.domain());
             println!("{}", tail(&node.log(), 60));
+        }
+        if std::env::var_os("WAXWING_KEEP").is_some()
+            && let Some(temporary) = self.temporary.take()
+        {
+            println!("kept: {}", temporary.keep().display());
         }
     }
 }

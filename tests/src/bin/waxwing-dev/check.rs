@@ -152,10 +152,11 @@ impl Summary {
         for node in &cast.world.nodes {
             let sound = inspect::sound(node.data()).await.during(node.domain())?;
             println!(
-                "{}: {} entries in {} logs, gapless, chain whole",
+                "{}: {} logs up to number {}, {} entries kept, gapless, chain whole",
                 node.domain(),
-                sound.entries,
-                sound.logs
+                sound.logs,
+                sound.newest,
+                sound.entries
             );
         }
         let recovery = cast.world.nodes.iter().map(Node::longest_start).max().unwrap_or_default();
