@@ -206,6 +206,8 @@ pub(crate) async fn outcome(work: &mut Work<'_>, id: &SubmitId, refusal: Refusal
     note_epoch(work, id, &refusal);
     if let Some(item) = work.outbox.outcome(id, refusal, now, jitter).cloned() {
         save(work, &item).await?;
+        // Unlike an answer, it comes with the entries of the inbox, after which nobody looks at the outbox.
+        work.nudge = true;
     }
     Ok(())
 }
@@ -231,6 +233,8 @@ pub(crate) async fn shown(
     if let Some(item) = item {
         place(work, &item).await?;
         save(work, &item).await?;
+        // The next one of the room may go, even if the answer to this one was lost.
+        work.nudge = true;
     }
     Ok(())
 }
