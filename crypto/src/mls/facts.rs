@@ -11,7 +11,7 @@ use openmls::prelude::{
     LeafNode, Member, Proposal, ProposalOrRefType, Sender,
 };
 use protocol::room::{CommitFacts, PARTICIPANT_LIST, Participants, ParticipantsUpdate};
-use protocol::{Code, DeviceId, Refusal, limit};
+use protocol::{Code, DeviceId, Refusal, UserId, limit};
 
 use super::settings;
 use crate::{Certificate, PublicKey};
@@ -65,6 +65,28 @@ fn no_device_twice<'a>(devices: impl Iterator<Item = &'a DeviceId>) -> Result<()
     for device in devices {
         if !seen.insert(device) {
             return Err(invalid("a device is in the room twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Who comes in must have the identity of their person's other devices. Otherwise a node could make a device for one of its users that
+/// every client distrusts, and so hold the room for everybody. Somebody with a new identity is removed first, with every device.
+fn one_identity_each<'a>(
+    stay: impl Iterator<Item = &'a Certificate>,
+    come: impl Iterator<Item = &'a Certificate>,
+) -> Result<(), Refusal> {
+    let mut known: BTreeMap<UserId, PublicKey> = BTreeMap::new();
+    for certificate in stay {
+        known.entry(certificate.user()).or_insert(*certificate.identity());
+    }
+    for certificate in come {
+        let identity = known.entry(certificate.user()).or_insert(*certificate.identity());
+        if identity != certificate.identity() {
+            return Err(Refusal::because(
+                Code::BadCertificate,
+                "a device is confirmed by another identity than its person's devices in the room",
+            ));
         }
     }
     Ok(())
@@ -146,6 +168,9 @@ pub(crate) fn read(source: &Source<'_>) -> Result<Reading, Refusal> {
     let members: Vec<DeviceId> =
         stay.map(|(_, c)| c.device().clone()).chain(added.iter().cloned()).collect();
     no_device_twice(members.iter())?;
+    let stay = source.roster.iter().filter(|(leaf, _)| !changes.gone.contains(leaf));
+    let come = changes.added.iter().map(|a| &a.certificate).chain(external.then_some(&committer));
+    one_identity_each(stay.map(|(_, c)| c), come)?;
     if members.len() > limit::DEVICES_PER_ROOM {
         return Err(Refusal::because(Code::TooLarge, "the room would have too many devices"));
     }

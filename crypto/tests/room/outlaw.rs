@@ -261,6 +261,18 @@ fn nobody_can_add_a_device_without_its_own_certificate() {
 }
 
 #[test]
+fn a_further_device_of_a_person_comes_in_under_the_same_identity_only() {
+    let (mut outlaw, hub, mut bo) = gang();
+    let key = DeviceKey::from_bytes(&[78; 32]);
+    let eve = crate::common::identity_key("eve");
+    let certificate = eve.certify(&device_id("bo/2"), &key.public(), now());
+    let ghost = package(&ghost_package(&key, certificate.as_bytes()));
+    let request = outlaw.bound().commit_with(vec![ghost], Vec::new(), None);
+    assert_eq!(hub_refuses(&hub, &request), Code::BadCertificate);
+    member_refuses(&mut bo, &commit_message(&request), "another identity");
+}
+
+#[test]
 fn nobody_can_join_by_an_own_commit_without_an_own_certificate() {
     for (what, key, identity) in ghosts() {
         let (outlaw, hub, mut bo) = gang();
