@@ -49,9 +49,12 @@ pub const KEYPACKAGE_BYTES: usize = 16 * 1024;
 pub const KEYPACKAGE_BACKDATE: Duration = Duration::from_hours(24);
 /// A KeyPackage is valid until this long after it was made.
 pub const KEYPACKAGE_LIFETIME: Duration = Duration::from_hours(60 * 24);
-/// The hub hands out and accepts only KeyPackages that live at least this long: queue retention and a week,
+/// Nodes take in and hand out only KeyPackages that live at least this long: queue retention and a week,
 /// so that no device in reach of its queue finds an Add expired and forks for good.
 pub const KEYPACKAGE_REMAINING: Duration = Duration::from_hours(37 * 24);
+/// The hub still takes a commit that adds KeyPackages with at least this left: a week less than what is handed out, because a commit can wait
+/// that long in an uplink, and never less than [`RETENTION`], because of which there is a minimum at all.
+pub const KEYPACKAGE_REMAINING_AT_HUB: Duration = Duration::from_hours(30 * 24);
 
 /// How long an entry waits for a reader.
 pub const RETENTION: Duration = Duration::from_hours(30 * 24);

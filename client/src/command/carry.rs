@@ -128,13 +128,19 @@ const LEFT: &str = "This device is no longer in the room.";
 const SOON: Duration = Duration::from_secs(1);
 const HELD: Duration = Duration::from_secs(30);
 
-async fn advance(work: &mut Work<'_>, command: CommandRow, row: RoomRow) -> Result<Need> {
+async fn advance(work: &mut Work<'_>, mut command: CommandRow, row: RoomRow) -> Result<Need> {
     let mut group = work.take_group(row.no).await?;
     let plan = build::plan(work, &command, &mut group).await?;
     let mut need = Need::Nothing;
     match plan {
         Plan::Done => done(work, command).await?,
-        Plan::Fail(refusal) => refuse(work, command, refusal).await?,
+        Plan::Fail(refusal) => {
+            if refusal.code == Code::NoKeyPackages {
+                // What was claimed is of no use (any more); the next try claims anew.
+                command.packages.clear();
+            }
+            refuse(work, command, refusal).await?;
+        }
         Plan::Claim(user) => {
             let request = key_material::request(work.identity, &user, &row.room, &[group.suite()]);
             let claim = ClaimKeyMaterial { room: row.room.clone(), request };
@@ -182,7 +188,11 @@ async fn build_commit(
         Err(crypto::Error::Refused(refusal)) => {
             // What was claimed for it may be what is wrong with it.
             command.packages.clear();
-            refuse(work, command, refusal).await?;
+            if outcome::wants_fresh(&command, &refusal) {
+                later(work, command, Some(refusal), SOON).await?;
+            } else {
+                refuse(work, command, refusal).await?;
+            }
         }
         Err(e) => return Err(Error::crypto(e)),
     }

@@ -75,6 +75,18 @@ pub(crate) async fn refused(
         save(work, command).await?;
         return Ok(Some(wait));
     }
+    if wants_fresh(&command, &refusal) {
+        command.packages.clear();
+        command.tries = command.tries.saturating_add(1);
+        let again = commit::State::Build(work.now());
+        command.change = Change::restore(command.change.losses(), again);
+        clear_pending(work, command.no).await?;
+        take_back(&mut command);
+        command.waiting = Some(refusal);
+        save(work, command).await?;
+        work.reconsider();
+        return Ok(None);
+    }
     command.change.refused(refusal, work.now(), work.world.entropy.jitter());
     if matches!(command.action, Action::Join(_)) {
         // Who is not in hears nothing from the log; the next try asks for the present state anyway.
@@ -90,6 +102,16 @@ pub(crate) async fn refused(
     save(work, command).await?;
     work.reconsider();
     Ok(None)
+}
+
+/// How often KeyPackages are claimed anew because the hub did not like those that were.
+const FRESH_MAX: u32 = 5;
+
+/// Whether an invitation was refused only because its KeyPackages lay about for too long.
+pub(super) fn wants_fresh(command: &CommandRow, refusal: &Refusal) -> bool {
+    refusal.code == Code::BadKeyPackage
+        && command.tries < FRESH_MAX
+        && matches!(command.action, Action::Add(_))
 }
 
 async fn clear_pending(work: &mut Work<'_>, no: RoomNo) -> Result<()> {

@@ -163,7 +163,7 @@ fn welcomed(added: &[Added], now: Timestamp) -> Result<Vec<(KeyPackageRef, Devic
     let mut to = Vec::with_capacity(added.len());
     for added in added {
         let info = keypackage::info(&added.package)?;
-        if !info.lives_long_enough(now) {
+        if info.not_after < now.after(limit::KEYPACKAGE_REMAINING_AT_HUB) {
             return Err(Refusal::because(Code::BadKeyPackage, "a key package expires too soon"));
         }
         to.push((info.reference, added.certificate.device().clone()));
