@@ -19,6 +19,10 @@ const EVERY: Duration = Duration::from_hours(1);
 const PAUSE: Duration = Duration::from_secs(30);
 /// A last-resort package is made anew after this long, so that what is handed out always has `limit::KEYPACKAGE_REMAINING` left.
 const LAST_RESORT_AGE: Duration = Duration::from_hours(14 * 24);
+/// What is not uploaded yet and has less left than this stays here until it expires: the node, whose clock may be ahead, would refuse the whole
+/// batch because of it. It is not dropped, because an upload whose answer got lost may have brought it to the node in time.
+const UPLOAD_REMAINING: Duration =
+    limit::KEYPACKAGE_REMAINING.saturating_add(limit::KEYPACKAGE_BACKDATE);
 /// The person's devices do not all do the same at once.
 const SPREAD: Duration = Duration::from_secs(20);
 /// Packages made under one lock.
@@ -56,11 +60,13 @@ pub(super) async fn run(inner: &Inner) -> Result<()> {
 
 async fn look_after(inner: &Inner) -> Result<()> {
     let revoked = learn_devices(inner).await?;
-    replenish(inner).await?;
+    // Whatever is wrong with the stock, a revoked device goes.
+    let stocked = replenish(inner).await;
     for device in &revoked {
         inner.work(async |work| expel(work, device).await).await?;
     }
-    bring_along(inner).await
+    bring_along(inner).await?;
+    stocked
 }
 
 async fn replenish(inner: &Inner) -> Result<()> {
@@ -124,7 +130,9 @@ async fn make(inner: &Inner, suite: Suite, what: Use, mut number: usize) -> Resu
 async fn upload(inner: &Inner) -> Result<KeyPackageCount> {
     loop {
         let max = u32::try_from(limit::KEYPACKAGES_PER_UPLOAD / 2).unwrap_or(1);
-        let rows = inner.work(async |work| work.tx.key_packages_to_upload(max).await).await?;
+        let alive = inner.world.clock.now().after(UPLOAD_REMAINING);
+        let rows =
+            inner.work(async |work| work.tx.key_packages_to_upload(alive, max).await).await?;
         let mut request = UploadKeyPackages { packages: Vec::new(), last_resort: Vec::new() };
         for row in &rows {
             match row.what {

@@ -48,12 +48,17 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Packages that the node may not have yet, the oldest first.
-    pub(crate) async fn key_packages_to_upload(&mut self, max: u32) -> Result<Vec<KeyPackageRow>> {
+    /// Packages that the node may not have yet and that live until `alive` at least, the oldest first.
+    pub(crate) async fn key_packages_to_upload(
+        &mut self,
+        alive: Timestamp,
+        max: u32,
+    ) -> Result<Vec<KeyPackageRow>> {
         let rows = sqlx::query(
-            "SELECT reference, last_resort, public FROM key_package WHERE uploaded = 0
-             ORDER BY made_ms, reference LIMIT $1",
+            "SELECT reference, last_resort, public FROM key_package WHERE uploaded = 0 AND not_after_ms >= $1
+             ORDER BY made_ms, reference LIMIT $2",
         )
+        .bind(int(alive.ms()))
         .bind(max)
         .fetch_all(self.conn())
         .await?;
