@@ -5,17 +5,20 @@
 //! more: the next one starts from the rows. So memory never runs ahead of the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crypto::{DeviceIdentity, Group};
 use delivery::clock::Calibration;
 use delivery::outbox::{Item, Outbox};
-use protocol::{DeviceId, Epoch, RoomId, SubmitId, Timestamp, UserId};
+use protocol::{DeviceId, Epoch, RoomId, Seq, SubmitId, Timestamp, UserId};
 
 use crate::store::{Account, CommandRow, RoomNo, RoomRow, Store, Tx};
 use crate::{Error, Event, Result, World};
 
 /// MLS groups kept in memory. More are loaded from rows when needed.
 const GROUPS: usize = 64;
+/// Entries that a connected node has not pushed within this time, although it was asked for them, are not going to come.
+const STILL_MAX: Duration = Duration::from_secs(30);
 
 /// What one device works with.
 pub(crate) struct Core {
@@ -30,6 +33,8 @@ pub(crate) struct Core {
     postponed: BTreeSet<SubmitId>,
     /// Rooms whose hub is known to be in a later epoch than this device.
     behind: BTreeMap<RoomId, Epoch>,
+    /// Rooms whose next entries are waited for: after which entry, and since when on this connection.
+    still: BTreeMap<RoomId, (Seq, Timestamp)>,
     online: bool,
     unsure: bool,
     /// The node's time, as far as this device knows it.
@@ -49,6 +54,7 @@ pub(crate) struct Work<'a> {
     pub(crate) commands: &'a mut BTreeMap<u64, CommandRow>,
     pub(crate) postponed: &'a mut BTreeSet<SubmitId>,
     pub(crate) behind: &'a mut BTreeMap<RoomId, Epoch>,
+    still: &'a mut BTreeMap<RoomId, (Seq, Timestamp)>,
     pub(crate) calibration: &'a Calibration,
     pub(crate) siblings: &'a [DeviceId],
     pub(crate) hub_key: [u8; 32],
@@ -81,6 +87,7 @@ impl Core {
             commands: BTreeMap::new(),
             postponed: BTreeSet::new(),
             behind: BTreeMap::new(),
+            still: BTreeMap::new(),
             online: false,
             // The rows are read with the first work.
             unsure: true,
@@ -111,6 +118,7 @@ impl Core {
             commands: &mut self.commands,
             postponed: &mut self.postponed,
             behind: &mut self.behind,
+            still: &mut self.still,
             calibration: &self.calibration,
             siblings: &self.siblings,
             hub_key: self.hub_key,
@@ -136,6 +144,7 @@ impl Core {
     /// Tells the outbox whether the node can be reached.
     pub(crate) fn set_online(&mut self, online: bool) {
         self.online = online;
+        self.still.clear();
         // Rows say "being sent" or not; both are sent again as they are after a restart, so nothing needs writing.
         self.outbox.online(online);
     }
@@ -162,14 +171,7 @@ impl Core {
     /// The disk's.
     pub(crate) async fn node_restored(&mut self) -> Result<()> {
         let mut work = self.begin().await?;
-        for item in work.outbox.node_restored() {
-            work.tx.put_item(&item).await?;
-        }
-        let stored: Vec<CommandRow> =
-            work.commands.values().filter(|c| c.stored).cloned().collect();
-        for command in stored {
-            work.put_command(CommandRow { stored: false, ..command }).await?;
-        }
+        work.unstore().await?;
         work.commit().await.map(|_| ())
     }
 
@@ -266,6 +268,35 @@ impl Work<'_> {
         } else {
             self.commands.insert(command.position, command);
         }
+        Ok(())
+    }
+
+    /// Whether nothing after `seq` of a room has come for so long that it is not going to. The first question starts the time.
+    pub(crate) fn stands_still(&mut self, room: &RoomId, seq: Seq) -> bool {
+        let now = self.now();
+        match self.still.get(room) {
+            Some((at, since)) if *at == seq => now >= since.after(STILL_MAX),
+            _ => {
+                self.still.insert(room.clone(), (seq, now));
+                false
+            }
+        }
+    }
+
+    /// What became of whatever the node has stored is not known: it is handed in again, under the same names.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) async fn unstore(&mut self) -> Result<()> {
+        for item in self.outbox.node_restored() {
+            self.tx.put_item(&item).await?;
+        }
+        let stored: Vec<CommandRow> =
+            self.commands.values().filter(|c| c.stored).cloned().collect();
+        for command in stored {
+            self.put_command(CommandRow { stored: false, ..command }).await?;
+        }
+        self.nudge = true;
         Ok(())
     }
 

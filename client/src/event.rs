@@ -107,6 +107,8 @@ pub enum AlarmKind {
     Undecryptable,
     /// A hub was restored from a backup.
     Restored,
+    /// Items for this device expired at its node before it came for them.
+    Missed,
     /// This device was signed out by its node.
     SignedOut,
 }
@@ -125,6 +127,7 @@ impl AlarmKind {
             Self::Header => "header",
             Self::Undecryptable => "undecryptable",
             Self::Restored => "restored",
+            Self::Missed => "missed",
             Self::SignedOut => "signed-out",
         }
     }

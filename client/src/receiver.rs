@@ -31,6 +31,8 @@ pub(crate) struct Taken {
     pub(crate) rewind: Vec<LogRef>,
     /// Few KeyPackages are left.
     pub(crate) replenish: bool,
+    /// Whatever was handed over must be handed over again.
+    pub(crate) again: bool,
 }
 
 /// Takes entries in, as far as they can be.
@@ -107,6 +109,7 @@ async fn apply_room(work: &mut Work<'_>, room: RoomId, entries: Entries) -> Resu
         Start::Again => {
             return Ok(Taken { rewind: vec![LogRef::Room(room)], ..Taken::default() });
         }
+        Start::Wait => return Ok(Taken::default()),
         Start::Held(seq, alarm) => {
             hold(work, &mut row, seq, alarm);
             work.tx.put_room(&row).await?;
@@ -214,6 +217,8 @@ enum Start {
     At(LogPlace),
     /// Entries before the batch are missing: ask again.
     Again,
+    /// Nowhere: the room is held at an earlier entry, which is asked for again now and then.
+    Wait,
     /// Nowhere: the batch does not fit to what was there before.
     Held(Seq, Alarm),
 }
@@ -252,7 +257,7 @@ async fn start(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Res
         return Ok(Start::At(before));
     }
     if first > known.cursor.seq.next() {
-        return Ok(Start::Again);
+        return Ok(skipped(work, row, known.cursor.seq));
     }
     // Entries that are known already are counted through once more, so that the chains meet.
     let mut chain = before.chain;
@@ -274,6 +279,22 @@ async fn start(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Res
         ),
     };
     Ok(Start::Held(known.cursor.seq.next(), alarm))
+}
+
+/// Entries between what is known and what came are missing.
+fn skipped(work: &mut Work<'_>, row: &RoomRow, known: Seq) -> Start {
+    if matches!(row.status, RoomStatus::Held { .. }) {
+        return Start::Wait;
+    }
+    if !work.stands_still(&row.room, known) {
+        return Start::Again;
+    }
+    let sentence = format!(
+        "The room {} is held: the node leaves out entries. Nothing after that is taken in. If that stays so, join the room again.",
+        row.room
+    );
+    let room = Some(row.room.clone());
+    Start::Held(known.next(), Alarm { kind: AlarmKind::Held, room, device: None, sentence })
 }
 
 /// All that was left to get is gone.

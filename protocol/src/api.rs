@@ -411,6 +411,9 @@ pub struct Outcome {
     /// Why the hub refused it. (Acceptance shows as the entry in the room's log.)
     #[n(2)]
     pub refusal: Refusal,
+    /// What was refused ([`Payload::digest`]): a SubmitId that is free again may have been handed in with other bytes since.
+    #[n(3)]
+    pub payload: Digest,
 }
 
 /// `POST /v1/submit` or a stream frame → [`SubmitReply`]. PROTOCOL §5.1.

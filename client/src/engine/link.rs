@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use protocol::api::{
-    Entries, Handshake, LogRef, Payload, Ping, Pong, Reply, Submit, ToDevice, ToNode,
-};
+use protocol::api::{Entries, LogRef, Ping, Pong, Reply, Submit, ToDevice, ToNode};
 use protocol::{SubmitId, Timestamp};
 use tokio::time::{Instant, sleep_until};
 
@@ -109,6 +107,10 @@ impl<'a> Link<'a> {
         for log in taken.rewind {
             self.rewind(log);
         }
+        if taken.again {
+            self.sent.clear();
+            self.inner.wake.notify_one();
+        }
         if taken.replenish {
             self.inner.replenish.notify_one();
         }
@@ -206,10 +208,7 @@ impl<'a> Link<'a> {
             .map(|(command, attempt)| Submit {
                 submit_id: attempt.submit_id,
                 room: command.room.clone(),
-                payload: Payload::Handshake(Handshake {
-                    bundle: attempt.bundle.clone(),
-                    signature: attempt.signature.clone(),
-                }),
+                payload: attempt.payload(),
             })
             .collect())
     }

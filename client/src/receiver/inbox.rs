@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crypto::Group;
 use crypto::keypackage::Use;
-use protocol::api::{self, Ack, Body, Entries, InboxItem, LogRef, Outcome, Welcome};
+use protocol::api::{self, Ack, Body, Entries, Gap, InboxItem, LogRef, Outcome, Payload, Welcome};
 use protocol::{Cursor, DeviceId, RoomId, Seq};
 
 use super::Taken;
@@ -33,6 +33,11 @@ pub(super) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken
     let known = work.tx.inbox().await?.filter(|c| c.incarnation == incarnation);
     let mut cursor = known.unwrap_or(Cursor { incarnation, seq: Seq::new(0) });
     let mut taken = Taken::default();
+    if let Some(gap) = entries.gap.filter(|gap| gap.last > cursor.seq) {
+        lost(work, &gap).await?;
+        taken.again = true;
+        cursor.seq = gap.last;
+    }
     for entry in entries.entries {
         if entry.seq <= cursor.seq {
             continue;
@@ -58,7 +63,10 @@ pub(super) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken
         };
         match fate {
             Fate::Taken => cursor.seq = entry.seq,
-            Fate::Deferred => break,
+            Fate::Deferred => {
+                taken.rewind.push(LogRef::Inbox);
+                break;
+            }
         }
     }
     work.tx.put_inbox(cursor).await?;
@@ -66,15 +74,37 @@ pub(super) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken
     Ok(taken)
 }
 
+/// Items expired before this device came for them. Invitations among them are lost; refusals among them come again, because what waits for
+/// one is handed in once more.
+async fn lost(work: &mut Work<'_>, gap: &Gap) -> Result<()> {
+    tracing::warn!(first = gap.first.get(), last = gap.last.get(), "inbox items are gone");
+    work.events.push(Event::Alarm(Alarm {
+        kind: AlarmKind::Missed,
+        room: None,
+        device: Some(work.identity.device().clone()),
+        sentence: "This device was away for so long that its node no longer keeps all that came for it. Invitations into rooms may be \
+                   among that; ask to be invited again if a room is missing."
+            .to_owned(),
+    }));
+    work.unstore().await
+}
+
 async fn refused(work: &mut Work<'_>, outcome: Outcome) -> Result<Fate> {
-    let Outcome { submit_id, refusal, .. } = outcome;
-    match command::owns(work.commands, &submit_id) {
-        Some(position) => {
-            if let Some(command) = work.commands.get(&position).cloned() {
+    let Outcome { submit_id, refusal, payload, .. } = outcome;
+    let owner = command::owns(work.commands, &submit_id);
+    match owner.and_then(|position| work.commands.get(&position).cloned()) {
+        Some(command) => {
+            let last = command.attempt.as_ref().map(|attempt| attempt.payload().digest());
+            if last == Some(payload) {
                 command::refused(work, command, refusal).await?;
             }
         }
-        None => sender::outcome(work, &submit_id, refusal).await?,
+        None => {
+            let last = work.tx.ciphertext(&submit_id).await?;
+            if last.is_some_and(|bytes| Payload::Application(bytes).digest() == payload) {
+                sender::outcome(work, &submit_id, refusal).await?;
+            }
+        }
     }
     Ok(Fate::Taken)
 }
@@ -82,10 +112,13 @@ async fn refused(work: &mut Work<'_>, outcome: Outcome) -> Result<Fate> {
 async fn enter(work: &mut Work<'_>, welcome: Welcome, taken: &mut Taken) -> Result<Fate> {
     let known = work.tx.room(&welcome.room).await?;
     if let Some(row) = &known
-        && let Some(early) = too_early(row, &welcome.cursor)
+        && let Some(early) = too_early(work, row, &welcome.cursor)
     {
         return Ok(early);
     }
+    let overtaken = known.as_ref().filter(|row| row.status == RoomStatus::Active);
+    let overtaken = overtaken.and_then(|row| row.place).map(|place| place.cursor);
+    let overtaken = overtaken.filter(|c| c.incarnation == welcome.cursor.incarnation);
     let group = match open(work, &welcome).await? {
         Ok(group) => group,
         Err(why) => {
@@ -107,6 +140,10 @@ async fn enter(work: &mut Work<'_>, welcome: Welcome, taken: &mut Taken) -> Resu
     };
     row.suite = suite;
     row.status = RoomStatus::Active;
+    if let Some(place) = overtaken {
+        // What the device was still owed of its earlier stay never came.
+        work.tx.add_gap(row.no, place.seq.next(), welcome.cursor.seq, None).await?;
+    }
     row.place = Some(LogPlace { cursor: welcome.cursor, chain: welcome.chain });
     work.tx.put_room(&row).await?;
     work.drop_group(row.no).await?;
@@ -125,14 +162,16 @@ async fn enter(work: &mut Work<'_>, welcome: Welcome, taken: &mut Taken) -> Resu
 }
 
 /// Whether the room is not ready for this Welcome.
-fn too_early(row: &RoomRow, welcome: &Cursor) -> Option<Fate> {
+fn too_early(work: &mut Work<'_>, row: &RoomRow, welcome: &Cursor) -> Option<Fate> {
     let place = row.place.filter(|p| p.cursor.incarnation == welcome.incarnation)?;
     match row.status {
         // The same Welcome again.
         RoomStatus::Active | RoomStatus::Held { .. } if place.cursor.seq >= welcome.seq => {
             Some(Fate::Taken)
         }
-        // This device was removed and added again: what it was still owed comes first.
+        // This device was removed and added again: what it was still owed comes first, if it comes. Other rooms' items wait meanwhile,
+        // so not for long: entries may have expired, or a hub may hold them back.
+        RoomStatus::Active if work.stands_still(&row.room, place.cursor.seq) => None,
         RoomStatus::Active => Some(Fate::Deferred),
         // A new leaf heals what was held.
         RoomStatus::Held { .. } | RoomStatus::Creating | RoomStatus::Joining | RoomStatus::Left => {

@@ -5,6 +5,7 @@ use delivery::outbox::{Item, State};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use protocol::api::Accepted;
+use protocol::api::{Handshake, Payload};
 use protocol::log::Digest;
 use protocol::{DeviceId, Epoch, MessageId, Refusal, RoomId, Seq, SubmitId, Timestamp, UserId};
 use sqlx::Row as _;
@@ -157,6 +158,14 @@ pub(crate) struct Attempt {
     /// The epoch it was built in.
     #[n(3)]
     pub(crate) epoch: Epoch,
+}
+
+impl Attempt {
+    /// What is handed in.
+    pub(crate) fn payload(&self) -> Payload {
+        let (bundle, signature) = (self.bundle.clone(), self.signature.clone());
+        Payload::Handshake(Handshake { bundle, signature })
+    }
 }
 
 #[derive(Encode, Decode)]

@@ -3,10 +3,13 @@
 
 use crypto::IdentityKey;
 use crypto::group::Change;
-use protocol::api::{Gap, GapReason, LogRef, Payload, Submit};
+use protocol::api::{
+    self, Body, Entries, Entry, Gap, GapReason, InboxItem, LogRef, Outcome, Payload, Submit,
+    SubmitReply,
+};
 use protocol::log::{Chain, EntryKind};
 use protocol::room::ParticipantsUpdate;
-use protocol::{RoomId, Seq};
+use protocol::{Code, RoomId, Seq};
 
 use super::harness::{Device, Hub, settle};
 use crate::core::Work;
@@ -211,4 +214,116 @@ async fn a_commit_that_nobody_can_apply_holds_the_room_and_a_rejoin_heals_it() {
     assert_eq!(bo.texts(&room).await.last().unwrap(), "after");
     let submission = bo.core().read().await.unwrap().submission(&waiting).await.unwrap().unwrap();
     assert!(matches!(submission.item.state, delivery::outbox::State::Accepted(_)));
+}
+
+#[tokio::test]
+async fn an_invitation_into_a_room_whose_end_never_comes_holds_up_nothing_for_long() {
+    let (mut hub, mut ana, mut bo, room) = pair(47).await;
+    ana.want(&room, Action::Remove(bo.id.user())).await;
+    settle(&mut hub, &mut [&mut ana]).await;
+    ana.want(&room, Action::Add(bo.id.user())).await;
+    let other = ana.create().await;
+    ana.want(&other, Action::Add(bo.id.user())).await;
+    settle(&mut hub, &mut [&mut ana]).await;
+    // The node pushes the inbox, and of the room nothing.
+    bo.take_in(&hub, &LogRef::Inbox, 64, true).await;
+    assert!(bo.core().read().await.unwrap().room(&other).await.unwrap().is_none());
+    hub.pass(31_000);
+    bo.take_in(&hub, &LogRef::Inbox, 64, true).await;
+    for room in [&room, &other] {
+        assert_eq!(bo.status(room).await, RoomStatus::Active);
+    }
+    ana.send(&room, "again").await;
+    settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+    assert_eq!(bo.texts(&room).await, ["again"]);
+    let mut tx = bo.core().read().await.unwrap();
+    let row = tx.room(&room).await.unwrap().unwrap();
+    assert_eq!(tx.gaps(row.no).await.unwrap().len(), 1, "what is missing is shown");
+}
+
+#[tokio::test]
+async fn a_room_whose_entries_are_left_out_is_held_and_not_asked_for_without_end() {
+    let (mut hub, mut ana, mut bo, room) = pair(48).await;
+    for text in ["one", "two"] {
+        ana.send(&room, text).await;
+        settle(&mut hub, &mut [&mut ana]).await;
+    }
+    let log = LogRef::Room(room.clone());
+    let after = hub.head(&room) - 1;
+    for _ in 0..3 {
+        let entries = hub.entries(&bo.id, &log, after, 64).unwrap();
+        assert!(!bo.take(entries, true).await);
+        hub.pass(31_000);
+    }
+    assert!(matches!(bo.status(&room).await, RoomStatus::Held { .. }));
+    assert_eq!(alarms(&bo), [AlarmKind::Held]);
+    settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+    assert_eq!(bo.status(&room).await, RoomStatus::Active);
+    assert_eq!(bo.texts(&room).await, ["one", "two"]);
+}
+
+/// A message of bo that the node has stored for the hub.
+async fn stored(bo: &mut Device, room: &RoomId) -> Submit {
+    bo.send(room, "on its way").await;
+    let submit = bo.next_out().await.unwrap();
+    bo.replied(submit.submit_id, SubmitReply::Stored).await;
+    submit
+}
+
+fn inbox(hub: &Hub, device: &Device, room: &RoomId, items: &[(u64, InboxItem)]) -> Entries {
+    let shape = hub.entries(&device.id, &LogRef::Room(room.clone()), 0, 1).unwrap();
+    let entry = |(n, item): &(u64, InboxItem)| Entry {
+        seq: Seq::new(*n),
+        at: hub.now(),
+        kind: EntryKind::Item.code(),
+        body: Body::Full(api::encode(item)),
+    };
+    let entries = items.iter().map(entry).collect();
+    Entries { log: LogRef::Inbox, entries, prev_chain: None, ..shape }
+}
+
+async fn stage(device: &mut Device, submit: &Submit) -> delivery::outbox::State {
+    let mut tx = device.core().read().await.unwrap();
+    tx.submission(&submit.submit_id).await.unwrap().unwrap().item.state
+}
+
+#[tokio::test]
+async fn a_refusal_of_other_bytes_than_those_handed_in_last_is_ignored() {
+    let (hub, _ana, mut bo, room) = pair(49).await;
+    let submit = stored(&mut bo, &room).await;
+    let outcome = |payload| {
+        let (submit_id, room) = (submit.submit_id, submit.room.clone());
+        InboxItem::Outcome(Outcome { submit_id, room, refusal: Code::NotAllowed.into(), payload })
+    };
+    let old = outcome(Payload::Application(b"earlier".to_vec()).digest());
+    bo.take(inbox(&hub, &bo, &room, &[(90, old)]), true).await;
+    assert_eq!(stage(&mut bo, &submit).await, delivery::outbox::State::Stored);
+    let last = outcome(submit.payload.digest());
+    bo.take(inbox(&hub, &bo, &room, &[(91, last)]), true).await;
+    assert!(matches!(stage(&mut bo, &submit).await, delivery::outbox::State::Failed { .. }));
+}
+
+#[tokio::test]
+async fn when_inbox_items_are_gone_what_waits_for_one_is_handed_in_again_as_it_was() {
+    let (hub, _ana, mut bo, room) = pair(50).await;
+    let submit = stored(&mut bo, &room).await;
+    let gap = Gap { first: Seq::new(2), last: Seq::new(90), reason: GapReason::Expired };
+    let entries = Entries { gap: Some(gap), ..inbox(&hub, &bo, &room, &[]) };
+    assert!(bo.take(entries, true).await, "the gap is acknowledged");
+    assert_eq!(alarms(&bo), [AlarmKind::Missed]);
+    let again = bo.next_out().await.unwrap();
+    assert_eq!(again, submit);
+}
+
+#[tokio::test]
+async fn an_invitation_refused_for_its_key_packages_is_built_again_with_fresh_ones() {
+    let (mut hub, mut ana, mut bo, _) = pair(51).await;
+    let room = ana.create().await;
+    settle(&mut hub, &mut [&mut ana]).await;
+    ana.want(&room, Action::Add(bo.id.user())).await;
+    while ana.carry(&mut hub).await {}
+    let submit = ana.next_out().await.unwrap();
+    ana.replied(submit.submit_id, SubmitReply::Refused(Code::BadKeyPackage.into())).await;
+    settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+    assert_eq!(bo.status(&room).await, RoomStatus::Active);
 }

@@ -112,7 +112,8 @@ pub(super) async fn refused(
 ) -> Outcome<()> {
     submissions::delete(tx, &key(kept)).await?;
     let (submit_id, room) = (kept.submit.submit_id, kept.submit.room.clone());
-    let item = InboxItem::Outcome(Told { submit_id, room, refusal });
+    let payload = kept.submit.payload.digest();
+    let item = InboxItem::Outcome(Told { submit_id, room, refusal, payload });
     inbox::put(tx, &kept.device, &item, now).await
 }
 
