@@ -6,7 +6,8 @@
 //! | cursor named by the reader | decision |
 //! |---|---|
 //! | of another incarnation | refused, `WrongIncarnation` |
-//! | after the head, or after the reader's end | refused, `Malformed` |
+//! | after the head | refused, `Malformed` |
+//! | after the reader's end | as the end: what came after is another stay's |
 //! | after its cursor | the cursor moves |
 //! | at or before its cursor | unchanged |
 
@@ -136,14 +137,16 @@ pub fn acknowledge(
     if cursor.incarnation != log.incarnation {
         return Err(Code::WrongIncarnation.into());
     }
-    if cursor.seq > reader.last(log) {
+    if cursor.seq > log.head {
         let detail = "The acknowledgement is ahead of what there is to acknowledge.";
         return Err(Refusal::because(Code::Malformed, detail));
     }
-    if cursor.seq <= reader.cursor {
+    // A device that left and came back by itself acknowledges the later stay while the earlier one is still open here.
+    let seq = cursor.seq.min(reader.last(log));
+    if seq <= reader.cursor {
         return Ok(Acknowledged::Unchanged);
     }
-    Ok(Acknowledged::Moved(cursor.seq))
+    Ok(Acknowledged::Moved(seq))
 }
 
 /// How much may be sent at once and before an acknowledgement.

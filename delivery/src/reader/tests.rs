@@ -40,7 +40,9 @@ fn the_acknowledgement_table() {
     assert_eq!(ack(r, cursor(4)), Ok(Acknowledged::Unchanged));
     assert_eq!(ack(r, cursor(0)), Ok(Acknowledged::Unchanged));
     let removed = reader(1, 4, Some(6));
-    assert_eq!(ack(removed, cursor(7)), Err(Code::Malformed), "not its to have");
+    assert_eq!(ack(removed, cursor(7)), Ok(Acknowledged::Moved(Seq::new(6))), "of a later stay");
+    assert_eq!(ack(removed, cursor(10)), Err(Code::Malformed), "of nothing");
+    assert_eq!(ack(reader(1, 6, Some(6)), cursor(9)), Ok(Acknowledged::Unchanged));
     assert_eq!(ack(removed, cursor(6)), Ok(Acknowledged::Moved(Seq::new(6))));
     assert!(reader(1, 6, Some(6)).done() && !removed.done());
 }
