@@ -78,6 +78,12 @@ async fn sweep_logs(app: &Arc<App>) -> Outcome<()> {
 async fn removable(tx: &mut Tx, app: &App, id: LogId) -> Result<Option<(Log, Seq)>, StoreError> {
     let log = logs::get(tx, id).await?;
     let ends = logs::ends(tx, &log, log.tail.prev()).await?;
+    if matches!(log.name, LogName::Uplink(_)) {
+        // What was answered `stored` waits until the hub has answered: it is bounded in number and not by age. PROTOCOL §5.4.
+        let answered = readers::least_cursor(tx, id).await?.unwrap_or(log.tail.prev());
+        let span = retention::removable(&ends, Some(answered), Seq::new(0));
+        return Ok(span.map(|s| (log, s.last())));
+    }
     let before = app.now().before(app.config.retention());
     let oldest = usize::try_from(retention::BATCH).unwrap_or(usize::MAX);
     let expired = logs::accepted_before(tx, id, before, oldest).await?;
@@ -105,18 +111,26 @@ async fn trim(app: &Arc<App>, id: LogId) -> Outcome<u64> {
 }
 
 async fn purge(app: &Arc<App>) -> Outcome<()> {
+    while purge_some(app).await? {}
+    Ok(())
+}
+
+/// Forgets at most [`PURGE_AT_ONCE`] of each kind; says whether there may be more.
+async fn purge_some(app: &Arc<App>) -> Outcome<bool> {
     let now = app.now();
     app.store
         .write(move |tx| {
             Box::pin(async move {
                 // An answer is remembered for as long as an entry is kept: never shorter, or a repetition would be taken twice.
-                submissions::purge(tx, now.before(limit::IDEMPOTENCY), PURGE_AT_ONCE).await?;
+                let answers =
+                    submissions::purge(tx, now.before(limit::IDEMPOTENCY), PURGE_AT_ONCE).await?;
                 links::purge(tx, now).await?;
                 accounts::purge_invites(tx, now.before(INVITES_SHOWN)).await?;
                 peers::purge_invites(tx, now.before(INVITES_SHOWN)).await?;
                 // A Welcome may still come for a package that has just ended.
-                keypackages::purge(tx, now.before(limit::RETENTION), PURGE_AT_ONCE).await?;
-                Ok(())
+                let packages =
+                    keypackages::purge(tx, now.before(limit::RETENTION), PURGE_AT_ONCE).await?;
+                Ok(answers.max(packages) >= PURGE_AT_ONCE as u64)
             })
         })
         .await
