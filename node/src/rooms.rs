@@ -13,15 +13,16 @@
 
 use std::sync::Arc;
 
+use delivery::quota::{self, Amount};
 use delivery::room::{Known, Prior};
 use protocol::api::{Payload, Submit, SubmitReply};
 use protocol::log::Digest;
-use protocol::{Code, DeviceId, Domain, Refusal, RoomId, Timestamp};
+use protocol::{Code, DeviceId, Domain, Refusal, RoomId, Timestamp, limit};
 
 use crate::app::App;
 use crate::error::Outcome;
 use crate::store::submissions::{self, Key, State, Submission};
-use crate::store::{StoreError, Tx, readers};
+use crate::store::{StoreError, Tx, members, readers};
 
 mod application;
 pub(crate) mod backfill;
@@ -125,6 +126,16 @@ async fn try_submit(app: &Arc<App>, device: &DeviceId, submit: Submit) -> Outcom
         Known::Stored => SubmitReply::Stored,
         Known::Refused => SubmitReply::Refused(Refusal::new(Code::Unavailable)),
     })
+}
+
+/// Whether the device may be in one room more. Counted by its own node, hub or not.
+///
+/// # Errors
+/// `TooLarge`.
+async fn room_for_one(tx: &mut Tx, device: &DeviceId) -> Outcome<()> {
+    let held = members::rooms_of(tx, device, limit::ROOMS_PER_DEVICE).await?.len();
+    quota::ROOMS.admit(Amount { count: held as u64, bytes: 0 }, Amount::one(0))?;
+    Ok(())
 }
 
 /// A peer hands in an application message of one of its people.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crypto::{HubGroup, PublicKey};
-use delivery::quota::{self, Amount};
 use protocol::api::{Accepted, CreateRoom, SubmitReply};
 use protocol::log::Chain;
 use protocol::{Code, Cursor, DeviceId, Refusal, Seq, limit};
@@ -59,8 +58,7 @@ async fn make(
     let Some(log) = logs::create(tx, &name, &app.domain, &start, now).await? else {
         return again(tx, founder, room).await;
     };
-    let rooms_before = members::rooms_of(tx, founder, limit::ROOMS_PER_DEVICE).await?.len();
-    quota::ROOMS.admit(Amount { count: rooms_before as u64, bytes: 0 }, Amount::one(0))?;
+    super::room_for_one(tx, founder).await?;
     let row = Room {
         log,
         room: room.clone(),

@@ -74,6 +74,9 @@ impl Placed<'_> {
         let mut domains = BTreeSet::new();
         for device in &self.facts.added {
             let again = members::find(tx, self.log, device).await?.is_some();
+            if !again && *device.domain() == app.domain {
+                super::room_for_one(tx, device).await?;
+            }
             members::add(tx, self.log, device, self.commit()).await?;
             if *device.domain() != app.domain {
                 domains.insert(device.domain().clone());

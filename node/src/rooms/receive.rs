@@ -8,14 +8,15 @@ use federation::headers::{FanoutRange, MemberChange, MemberEffects};
 use protocol::api::{Gap, GapReason, InboxItem, Welcome};
 use protocol::log::{Chain, Digest};
 use protocol::mimi::{Fanout, FanoutMessage, RatchetTreeOption};
-use protocol::{Code, Cursor, Refusal, RoomId, Seq, Timestamp};
+use protocol::{Code, Cursor, DeviceId, Refusal, RoomId, Seq, Timestamp};
 
 use crate::app::App;
-use crate::error::Outcome;
+use crate::error::{Outcome, Stop};
 use crate::inbox;
 use crate::store::logs::{self, Entry, Log, LogName, Start};
 use crate::store::rooms::{GroupState, Room};
 use crate::store::{Tx, Wake, devices, keypackages, members, readers, rooms};
+use crate::telemetry::Tag;
 
 /// What a hub sent of one of its rooms.
 pub(crate) struct Incoming {
@@ -263,6 +264,9 @@ impl Taking<'_> {
             let reader = effect.device.clone().into();
             match effect.change {
                 MemberChange::Joined => {
+                    if !self.may_join(tx, &effect.device).await? {
+                        continue;
+                    }
                     readers::add(tx, self.log.id, &reader, effect.at).await?;
                     members::add(tx, self.log.id, &effect.device, effect.at).await?;
                 }
@@ -274,6 +278,21 @@ impl Taking<'_> {
             tx.wake(Wake::Device(effect.device.clone()));
         }
         Ok(())
+    }
+
+    /// One device's bound must not keep the room from the others, so its join is left out instead of refused.
+    async fn may_join(&self, tx: &mut Tx, device: &DeviceId) -> Outcome<bool> {
+        if members::find(tx, self.log.id, device).await?.is_some() {
+            return Ok(true);
+        }
+        match super::room_for_one(tx, device).await {
+            Ok(()) => Ok(true),
+            Err(Stop::Refused(refusal)) => {
+                tracing::error!(hub = %self.log.hub, device = %Tag(device.as_str()), %refusal, "a device of this node was added to a room beyond its bound and does not get it");
+                Ok(false)
+            }
+            Err(failed) => Err(failed),
+        }
     }
 
     async fn welcome(
@@ -290,6 +309,10 @@ impl Taking<'_> {
                 let detail = "A Welcome comes with its whole ratchet tree.";
                 return Err(Refusal::because(Code::Malformed, detail).into());
             };
+            if readers::stays(tx, self.log.id, &device.clone().into()).await?.is_empty() {
+                // Its join was left out: it could open the room and would never get anything of it.
+                continue;
+            }
             let commit = match commit {
                 Some(commit) => Some(commit),
                 None => self.commit_of(tx, place).await?,
@@ -307,7 +330,13 @@ impl Taking<'_> {
                 welcome: welcome.as_slice().to_vec(),
                 tree: tree.as_slice().to_vec(),
             });
-            inbox::put(tx, &device, &item, self.app.now()).await?;
+            match inbox::put(tx, &device, &item, self.app.now()).await {
+                // One device that does not come must not stop the room for all others of this node.
+                Err(Stop::Refused(refusal)) if refusal.code == Code::QueueFull => {
+                    tracing::error!(hub = %self.log.hub, device = %Tag(device.as_str()), %refusal, "a Welcome was left out: the device must join by itself");
+                }
+                other => other?,
+            }
         }
         Ok(())
     }
