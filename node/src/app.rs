@@ -47,8 +47,8 @@ pub(crate) struct App {
     pub(crate) stop: CancellationToken,
     /// Everything that runs beside requests.
     pub(crate) tasks: TaskTracker,
-    passwords: Semaphore,
-    heavy: Semaphore,
+    passwords: Arc<Semaphore>,
+    heavy: Arc<Semaphore>,
     accepting: AtomicBool,
     port: AtomicU16,
 }
@@ -79,8 +79,8 @@ impl App {
             filling: Filling::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            passwords: Semaphore::new(config.limits.passwords_at_once.min(Semaphore::MAX_PERMITS)),
-            heavy: Semaphore::new(HEAVY_AT_ONCE),
+            passwords: at_once(config.limits.passwords_at_once),
+            heavy: at_once(HEAVY_AT_ONCE),
             accepting: AtomicBool::new(true),
             port: AtomicU16::new(config.listen.address.port()),
             config,
@@ -153,16 +153,26 @@ impl App {
     }
 }
 
+fn at_once(n: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)))
+}
+
 async fn blocking<T: Send + 'static>(
-    at_once: &Semaphore,
+    at_once: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Outcome<T> {
     // Whoever waits longer than this would have given up; their place is worth more to the others.
-    let Ok(permit) = tokio::time::timeout(BLOCKING_WAIT, at_once.acquire()).await else {
+    let Ok(permit) = tokio::time::timeout(BLOCKING_WAIT, at_once.clone().acquire_owned()).await
+    else {
         return Err(Refusal::new(Code::Unavailable).retry_after_ms(BLOCKING_RETRY_MS).into());
     };
-    let _permit = permit.map_err(|_| Stop::from(Code::Unavailable))?;
-    Ok(tokio::task::spawn_blocking(work).await.map_err(Error::Task)?)
+    let permit = permit.map_err(|_| Stop::from(Code::Unavailable))?;
+    // The place is the work's own: when the caller goes away the work still runs.
+    let job = move || {
+        let _permit = permit;
+        work()
+    };
+    Ok(tokio::task::spawn_blocking(job).await.map_err(Error::Task)?)
 }
 
 const HEAVY_AT_ONCE: usize = 8;
@@ -174,5 +184,31 @@ const RECONNECT_MS: u32 = 2_000;
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "App({})", self.domain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_keeps_its_place_when_its_caller_goes_away() {
+        let places = at_once(1);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (begun, started) = tokio::sync::oneshot::channel();
+        let work = move || {
+            begun.send(()).unwrap();
+            wait.recv().unwrap();
+        };
+        let caller = tokio::spawn({
+            let places = places.clone();
+            async move { blocking(&places, work).await.is_ok() }
+        });
+        started.await.unwrap();
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+        assert_eq!(places.available_permits(), 0, "the work still runs");
+        go.send(()).unwrap();
+        drop(places.acquire().await.unwrap());
     }
 }
