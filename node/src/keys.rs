@@ -147,11 +147,13 @@ pub(crate) async fn claim(
 /// `DomainMismatch` when it is neither.
 pub(crate) async fn of_peer(app: &Arc<App>, peer: &Domain, body: Vec<u8>) -> Outcome<Vec<u8>> {
     let request = key_material::verify(&body)?;
-    app.quotas.claim(&request.from.user())?;
+    // Charged to the peer per target, never to a name that only the request gives: it could be one of ours, or a new one each time.
     if *request.room.hub() == app.domain && request.from.device().domain() == peer {
+        app.quotas.claim_of_peer(peer, &request.target)?;
         return as_hub(app, &request, body).await;
     }
     if request.room.hub() == peer && *request.target.domain() == app.domain {
+        app.quotas.claim_of_peer(peer, &request.target)?;
         return hand_out(app, &request).await;
     }
     Err(Refusal::because(Code::DomainMismatch, "The request is neither yours nor your room's.")

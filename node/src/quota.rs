@@ -18,6 +18,7 @@ pub(crate) struct Quotas {
     submits: Bucket<DeviceId>,
     requests: Bucket<DeviceId>,
     claims: Bucket<UserId>,
+    peer_claims: Bucket<(Domain, UserId)>,
     peers: Bucket<Domain>,
 }
 
@@ -28,6 +29,7 @@ impl Quotas {
             submits: Bucket::new(SECOND, limits.submits_per_second),
             requests: Bucket::new(SECOND, limits.submits_per_second),
             claims: Bucket::new(Duration::from_mins(1), limits.claims_per_minute),
+            peer_claims: Bucket::new(Duration::from_mins(1), limits.claims_per_minute),
             peers: Bucket::new(SECOND, limits.peer_requests_per_second),
         }
     }
@@ -52,9 +54,15 @@ impl Quotas {
         self.requests.take(by)
     }
 
-    /// A claim of key material by a user, ours or a peer's: it uses up somebody's one-time KeyPackages.
+    /// A claim of key material or group info by a user whose node is known to speak for it: one of ours on its own connection, or a
+    /// peer's on that peer's.
     pub(crate) fn claim(&self, by: &UserId) -> Result<(), Refusal> {
         self.claims.take(by)
+    }
+
+    /// A claim of `target`'s key material that a peer brings: it uses up one-time KeyPackages, whoever it says it asks for.
+    pub(crate) fn claim_of_peer(&self, peer: &Domain, target: &UserId) -> Result<(), Refusal> {
+        self.peer_claims.take(&(peer.clone(), target.clone()))
     }
 
     /// A request of a peer.
@@ -68,6 +76,7 @@ impl Quotas {
         self.submits.0.retain_recent();
         self.requests.0.retain_recent();
         self.claims.0.retain_recent();
+        self.peer_claims.0.retain_recent();
         self.peers.0.retain_recent();
     }
 }
@@ -111,6 +120,16 @@ mod tests {
         assert_eq!(refused.code, Code::RateLimited);
         assert!(refused.retry_after_ms.is_some_and(|ms| ms > 0 && ms <= 30_000));
         assert!(quotas.sign_in(b).is_ok());
+    }
+
+    #[test]
+    fn a_peer_uses_up_neither_our_peoples_claims_nor_other_targets() {
+        let quotas = Quotas::new(&Limits { claims_per_minute: 1, ..Limits::default() });
+        let peer: Domain = "b.example".parse().unwrap();
+        let user = |name: &str| format!("mimi://a.example/u/{name}").parse::<UserId>().unwrap();
+        assert!((0..10).any(|_| quotas.claim_of_peer(&peer, &user("ann")).is_err()));
+        assert!(quotas.claim_of_peer(&peer, &user("bob")).is_ok());
+        assert!(quotas.claim(&user("ann")).is_ok());
     }
 
     #[test]
