@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use delivery::reader::{self, Acknowledged, Limits, Reader, Span, Window};
 use protocol::api::{self, Ack, Body, Entries, Gap, LogRef, LogState, Logs};
 use protocol::log::{Chain, EntryKind};
-use protocol::{Code, Cursor, DeviceId, Seq, limit};
+use protocol::{Code, Cursor, DeviceId, Refusal, Seq, limit};
 
 use crate::app::App;
-use crate::error::Outcome;
+use crate::error::{Outcome, Stop};
 use crate::store::logs::{self, Bodies, Log, LogName};
 use crate::store::readers::{self, Stay};
 use crate::store::{StoreError, Tx};
@@ -164,28 +164,46 @@ pub(crate) async fn entries(
 /// `POST /v1/ack` and frames of the stream: everything up to each cursor is safe on the device.
 ///
 /// # Errors
-/// The first acknowledgement that is refused; those before it stay.
+/// The first acknowledgement that is refused, and `NotFound` only when no other reason is there. All that are not refused hold.
 pub(crate) async fn acknowledge(
     app: &std::sync::Arc<App>,
     device: &DeviceId,
     acks: Vec<Ack>,
 ) -> Outcome<()> {
     let (shared, device) = (app.clone(), device.clone());
-    app.store
+    let refused = app
+        .store
         .write(move |tx| {
             Box::pin(async move {
+                let mut refused: Option<Refusal> = None;
                 for ack in &acks {
-                    let (log, reader) = find(tx, &shared, &device, &ack.log).await?;
-                    let ends = logs::ends(tx, &log, reader.cursor).await?;
-                    match reader::acknowledge(&reader, &ends, ack.cursor)? {
-                        Acknowledged::Unchanged => {}
-                        Acknowledged::Moved(seq) => {
-                            readers::advance(tx, log.id, &device.clone().into(), seq).await?;
+                    // A refusal comes before anything of this one is written.
+                    match acknowledge_one(tx, &shared, &device, ack).await {
+                        Ok(()) => {}
+                        Err(Stop::Refused(refusal)) => {
+                            let grave = refused.as_ref().is_some_and(|r| r.code != Code::NotFound);
+                            if !grave {
+                                refused = Some(refusal);
+                            }
                         }
+                        Err(failed) => return Err(failed),
                     }
                 }
-                Ok(())
+                Outcome::Ok(refused)
             })
         })
-        .await
+        .await?;
+    refused.map_or(Ok(()), |refusal| Err(refusal.into()))
+}
+
+async fn acknowledge_one(tx: &mut Tx, app: &App, device: &DeviceId, ack: &Ack) -> Outcome<()> {
+    let (log, reader) = find(tx, app, device, &ack.log).await?;
+    let ends = logs::ends(tx, &log, reader.cursor).await?;
+    match reader::acknowledge(&reader, &ends, ack.cursor)? {
+        Acknowledged::Unchanged => {}
+        Acknowledged::Moved(seq) => {
+            readers::advance(tx, log.id, &device.clone().into(), seq).await?;
+        }
+    }
+    Ok(())
 }

@@ -145,10 +145,10 @@ impl Session {
                     self.start_acks();
                     more = true;
                     match result {
-                        Ok(()) => self.feed.acknowledged(&names).await,
-                        // A room that the device left for good has no cursor any more.
-                        Err(Stop::Refused(refusal)) if refusal.code == Code::NotFound => Ok(()),
-                        Err(stop) => Err(stop),
+                        Err(Stop::Refused(refusal)) if refusal.code != Code::NotFound => Err(refusal.into()),
+                        Err(Stop::Failed(error)) => Err(Stop::Failed(error)),
+                        // A room that the device left for good has no cursor any more; the others moved.
+                        Ok(()) | Err(Stop::Refused(_)) => self.feed.acknowledged(&names).await,
                     }
                 }
                 permit = out.reserve(), if more || !self.answers.is_empty() => {
