@@ -40,7 +40,7 @@ pub(crate) enum Received {
 /// Takes it in, in one transaction.
 ///
 /// # Errors
-/// `Malformed`, `ChainMismatch`, `WrongIncarnation`; `NotFound` when no device of ours is in the room.
+/// `Malformed`, `ChainMismatch`, `WrongIncarnation`, `QueueFull`.
 pub(crate) async fn receive(app: &Arc<App>, incoming: Incoming) -> Outcome<Received> {
     if usize::try_from(incoming.range.n) != Ok(incoming.messages.len()) {
         let detail = "The header counts other entries than the body.";
@@ -82,7 +82,10 @@ async fn take(tx: &mut Tx, app: Arc<App>, incoming: Incoming) -> Outcome<Receive
             let stored = logs::chain_at(tx, &log, range.last()).await?;
             (log, Some(head), stored)
         }
-        None => (begin(tx, &app, &incoming).await?, None, None),
+        None => match begin(tx, &app, &incoming).await? {
+            Some(log) => (log, None, None),
+            None => return Ok(Received::Behind(Seq::new(0))),
+        },
     };
     let (skip, chains, gap) = match follow(head.as_ref(), &batch, stored) {
         Follow::Duplicate => return Ok(Received::Stored(log.head)),
@@ -165,11 +168,12 @@ async fn anybody_reads_on(tx: &mut Tx, log: &Log) -> Outcome<bool> {
 
 const READERS_PAGE: usize = 512;
 
-/// A replica begins where the hub begins to send, if a device of ours joins there.
-async fn begin(tx: &mut Tx, app: &App, incoming: &Incoming) -> Outcome<Log> {
+/// A replica begins where the hub begins to send, if a device of ours joins there. If none does, our database was restored from a time
+/// before the join, and the hub must begin there again.
+async fn begin(tx: &mut Tx, app: &App, incoming: &Incoming) -> Outcome<Option<Log>> {
     let joins = |e: &federation::headers::MemberEffect| e.change == MemberChange::Joined;
     if !incoming.members.list().iter().any(joins) {
-        return Err(Code::NotFound.into());
+        return Ok(None);
     }
     let range = &incoming.range;
     let at = Timestamp::from_ms(0);
@@ -196,7 +200,7 @@ async fn begin(tx: &mut Tx, app: &App, incoming: &Incoming) -> Outcome<Log> {
         closed: None,
     };
     rooms::create(tx, &room, &GroupState::default()).await?;
-    Ok(logs::get(tx, log).await?)
+    Ok(Some(logs::get(tx, log).await?))
 }
 
 /// Moves the replica over entries that it will never have: lost ones, or such that nobody here was reading.

@@ -148,14 +148,19 @@ impl Carrying<'_> {
         };
         let started = lane.attempt_started(to, self.app.now(), self.app.entropy.jitter()).clone();
         self.write_attempt(&started).await?;
-        let (outcome, error) = self.dial(&log, &cargo, to).await;
+        let (outcome, error) = self.dial(&log, &cargo, (stay.from, to)).await;
         let now = self.app.now();
         let effect = lane.on_result(outcome, now, self.app.entropy.jitter());
         self.log_effect(&log, &effect, error.as_deref());
         self.write_result(&log, lane, &cargo, (effect, error), now).await
     }
 
-    async fn dial(&self, log: &Log, cargo: &Cargo, to: Seq) -> (Result_, Option<String>) {
+    async fn dial(
+        &self,
+        log: &Log,
+        cargo: &Cargo,
+        (from, to): (Seq, Seq),
+    ) -> (Result_, Option<String>) {
         let Some(room) = log.name.room() else { return (Result_::Unknown, None) };
         let peer = match peers::active(self.app, &self.peer).await {
             Ok(peer) => peer,
@@ -169,7 +174,7 @@ impl Carrying<'_> {
                 let answer = self.app.federation.notify(&peer, room, batch).await;
                 self.learn(&answer);
                 match answer {
-                    Answer::Done(done) => (notify::result(done, to), None),
+                    Answer::Done(done) => (notify::result(done, to, from), None),
                     other => not_done(&other),
                 }
             }

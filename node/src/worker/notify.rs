@@ -76,11 +76,12 @@ pub(crate) async fn batch(
     Ok(Some(Batch { range, members, body: FanoutMessage::encode_batch(&messages).into() }))
 }
 
-/// A follower's answer, as the lane sees it; `last` is the last entry that was sent.
-pub(super) fn result(answer: Notified, last: Seq) -> Result_ {
+/// A follower's answer, as the lane sees it; `last` is the last entry that was sent, `from` the first that is for the follower.
+pub(super) fn result(answer: Notified, last: Seq, from: Seq) -> Result_ {
     match answer {
         Notified::Stored(head) => Result_::Accepted(head.map_or(last, |h| h.max(last))),
-        Notified::Behind(Some(head)) => Result_::Expected(head.next()),
+        // One that was restored from a time before it joined begins with its join.
+        Notified::Behind(Some(head)) => Result_::Expected(head.next().max(from)),
         Notified::Behind(None) => Result_::Unknown,
     }
 }

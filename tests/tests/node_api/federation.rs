@@ -344,6 +344,44 @@ async fn a_follower_restored_from_a_backup_fetches_what_it_misses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_restored_from_before_its_people_joined_is_sent_the_join_again() {
+    if !in_files("a_follower_restored_from_before_its_people_joined_is_sent_the_join_again") {
+        return;
+    }
+    let (a, b) = (TestNode::start("a.example").await, TestNode::start("b.example").await);
+    let (ana, mut bo) = (a.person("ana").await, b.person("bo").await);
+    bo.device.upload(5).await;
+    pair(&a, &b).await;
+    let port = b.address.port();
+    let folder = b.stop().await;
+    let backup = tempfile::tempdir().unwrap();
+    copy(&folder.path().join("data"), backup.path());
+    let b = TestNode::resume_at(folder, "b.example", port).await;
+    *bo.device.http.lock().await = b.http().await;
+    let mut room = ana.device.found().await;
+    ana.device.add(&mut room, &bo.user()).await.unwrap();
+    welcomed(&bo.device).await;
+    let folder = b.stop().await;
+    copy(backup.path(), &folder.path().join("data"));
+    let b = TestNode::resume_at(folder, "b.example", port).await;
+    *bo.device.http.lock().await = b.http().await;
+    assert!(bo.device.inbox().await.is_empty(), "nothing is known of the room");
+    ana.device.say(&mut room, "anybody there?").await.unwrap();
+    welcomed(&bo.device).await;
+    let (mut joined, welcome) = bo.device.join().await;
+    let log = LogRef::Room(room.room().clone());
+    until("the message", || async {
+        let read = bo.device.read(log.clone(), welcome.cursor.incarnation, 0).await.ok()?;
+        read.entries.iter().any(|e| e.kind == 1).then_some(())
+    })
+    .await;
+    let heard = bo.device.hear(&mut joined, welcome.cursor.incarnation, 0).await;
+    assert_eq!(heard, ["anybody there?"]);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hub_restored_from_a_backup_goes_on_in_a_new_life() {
     if !in_files("a_hub_restored_from_a_backup_goes_on_in_a_new_life") {
         return;
