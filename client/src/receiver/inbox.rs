@@ -92,19 +92,16 @@ async fn lost(work: &mut Work<'_>, gap: &Gap) -> Result<()> {
 async fn refused(work: &mut Work<'_>, outcome: Outcome) -> Result<Fate> {
     let Outcome { submit_id, refusal, payload, .. } = outcome;
     let owner = command::owns(work.commands, &submit_id);
-    match owner.and_then(|position| work.commands.get(&position).cloned()) {
-        Some(command) => {
-            let last = command.attempt.as_ref().map(|attempt| attempt.payload().digest());
-            if last == Some(payload) {
-                command::refused(work, command, refusal).await?;
-            }
+    if let Some(command) = owner.and_then(|position| work.commands.get(&position).cloned()) {
+        let last = command.attempt.as_ref().map(|attempt| attempt.payload().digest());
+        if last == Some(payload) {
+            command::refused(work, command, refusal).await?;
         }
-        None => {
-            let last = work.tx.ciphertext(&submit_id).await?;
-            if last.is_some_and(|bytes| Payload::Application(bytes).digest() == payload) {
-                sender::outcome(work, &submit_id, refusal).await?;
-            }
-        }
+        return Ok(Fate::Taken);
+    }
+    let last = work.tx.ciphertext(&submit_id).await?;
+    if last.is_some_and(|bytes| Payload::Application(bytes).digest() == payload) {
+        sender::outcome(work, &submit_id, refusal).await?;
     }
     Ok(Fate::Taken)
 }
