@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use client::Stage;
+use protocol::SubmitId;
 use protocol::room::Role;
 
 /// End-to-end encrypted messages, through your organisation's own node.
@@ -86,10 +87,20 @@ pub(crate) enum Command {
     },
     /// Send a message
     Send(Send),
+    /// Send a message again that has failed
+    Retry {
+        /// Its SubmitId, as `send` printed it
+        submit_id: SubmitId,
+    },
     /// Print a room's messages
     Read(Read),
     /// Print messages as they come
     Listen(Listen),
+    /// Who somebody really is
+    Contact {
+        #[command(subcommand)]
+        verb: ContactVerb,
+    },
     /// Who this device is
     Whoami,
 }
@@ -180,10 +191,29 @@ pub(crate) enum RoomVerb {
         #[arg(value_enum)]
         role: RoleArg,
     },
+    /// Come into a held room again; what was written since it is held is lost to this device
+    Rejoin {
+        /// The room
+        room: String,
+    },
     /// Leave with all your devices
     Leave {
         /// The room
         room: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ContactVerb {
+    /// Print the number to compare with somebody over the telephone: the same on both sides, or somebody is in between
+    Verify {
+        /// @bea@b.example
+        user: String,
+    },
+    /// Accept the other identity that somebody showed; compare numbers first
+    Accept {
+        /// @bea@b.example
+        user: String,
     },
 }
 

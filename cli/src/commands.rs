@@ -1,6 +1,7 @@
 //! One function per command, and what they share: opening the device, going online, finding a room by what people call it.
 
 mod account;
+mod contacts;
 mod messages;
 mod rooms;
 
@@ -27,6 +28,8 @@ pub(crate) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Command::Whoami => account::whoami(global, output).await,
         Command::Devices { verb } => account::devices(global, output, verb).await,
         Command::Room { verb } => rooms::run(global, output, verb).await,
+        Command::Contact { verb } => contacts::run(global, output, verb).await,
+        Command::Retry { submit_id } => messages::retry(global, output, submit_id).await,
         Command::Send(send) => messages::send(global, output, send).await,
         Command::Read(read) => messages::read(global, output, read).await,
         Command::Listen(listen) => messages::listen(global, output, listen).await,

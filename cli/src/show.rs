@@ -135,6 +135,33 @@ impl Show for Line {
     }
 }
 
+/// `{"user", "safety_number"}`.
+#[derive(Serialize)]
+pub(crate) struct ContactJson {
+    user: String,
+    safety_number: String,
+}
+
+/// Somebody, and the number to compare with them.
+pub(crate) struct Contact {
+    /// Who.
+    pub(crate) user: protocol::UserId,
+    /// See `Client::safety_number`.
+    pub(crate) number: String,
+}
+
+impl Show for Contact {
+    type Json = ContactJson;
+
+    fn json(&self) -> ContactJson {
+        ContactJson { user: self.user.handle(), safety_number: self.number.clone() }
+    }
+
+    fn text(&self) -> String {
+        format!("{}  {}", self.user.handle(), self.number)
+    }
+}
+
 /// `{"room", "name", "status", "reason"?, "hub", "suite", "epoch", "seq", "members": [{"user", "role", "devices"}]}`.
 #[derive(Serialize)]
 pub(crate) struct RoomJson {

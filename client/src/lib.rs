@@ -343,6 +343,17 @@ impl Client {
             .await
     }
 
+    /// The room that a message of this device is for.
+    ///
+    /// # Errors
+    /// It is not a message of this device.
+    pub async fn room_of(&self, submit_id: &SubmitId) -> Result<RoomId> {
+        let (inner, id) = (Arc::clone(&self.inner), *submit_id);
+        let row = async move { inner.core().await.read().await?.submission(&id).await };
+        let row = self.apart(row).await?;
+        row.map(|row| row.item.room).ok_or(Error::UnknownSubmission(*submit_id))
+    }
+
     /// What became of a submission of this device.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
-//! `send`, `read`, `listen`.
+//! `send`, `retry`, `read`, `listen`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client::{Client, Event, Message, Stage};
-use protocol::{RoomId, Seq};
+use protocol::{RoomId, Seq, SubmitId};
 use tokio::sync::broadcast;
 
 use super::{Heard, find_room, follow, hear, online};
@@ -42,6 +42,20 @@ pub(super) async fn send(global: &Global, output: &Output, send: Send) -> Result
         let room = find_room(&client, &send.room).await?.room;
         let submit_id = client.send(&room, &text).await?;
         follow(&client, output, (&submit_id, &room), send.wait.into(), global.patience()).await
+    })
+    .await
+}
+
+/// Sends a failed message again. The room that it is for is in the state that is printed.
+pub(super) async fn retry(
+    global: &Global,
+    output: &Output,
+    submit_id: SubmitId,
+) -> Result<Exit, Failure> {
+    online(global, |client| async move {
+        let room = client.room_of(&submit_id).await?;
+        client.retry(&submit_id).await?;
+        follow(&client, output, (&submit_id, &room), Stage::Stored, global.patience()).await
     })
     .await
 }

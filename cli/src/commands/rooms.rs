@@ -1,4 +1,4 @@
-//! `room create|list|invite|remove|role|leave`.
+//! `room create|list|invite|remove|role|rejoin|leave`.
 
 use std::time::Duration;
 
@@ -32,6 +32,10 @@ pub(super) async fn run(global: &Global, output: &Output, verb: RoomVerb) -> Res
         }
         RoomVerb::Role { room, user, role } => {
             let change = Change::Role(parse_user(&user)?, role.into());
+            online(global, |client| carry_out(client, output, room, change, patience)).await
+        }
+        RoomVerb::Rejoin { room } => {
+            let change = Change::Rejoin;
             online(global, |client| carry_out(client, output, room, change, patience)).await
         }
         RoomVerb::Leave { room } => {
@@ -80,6 +84,7 @@ enum Change {
     Invite(Vec<UserId>),
     Remove(Vec<UserId>),
     Role(UserId, protocol::room::Role),
+    Rejoin,
     Leave,
 }
 
@@ -104,6 +109,7 @@ async fn carry_out(
             }
         }
         Change::Role(user, role) => commands.push(client.set_role(&room, &user, role).await?),
+        Change::Rejoin => commands.push(client.rejoin(&room).await?),
         Change::Leave => commands.push(client.leave(&room).await?),
     }
     let mut exits = Vec::new();
@@ -123,7 +129,7 @@ fn together(exits: &[Exit]) -> Exit {
     }
 }
 
-fn parse_user(text: &str) -> Result<UserId, Failure> {
+pub(super) fn parse_user(text: &str) -> Result<UserId, Failure> {
     UserId::parse_handle(text).map_err(|e| {
         Failure::caller("bad-name", e.to_string(), "write people as @name@organisation.example")
     })
