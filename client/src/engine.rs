@@ -7,7 +7,7 @@ mod commands;
 mod link;
 mod upkeep;
 
-pub(crate) use upkeep::{expel, learn_devices};
+pub(crate) use upkeep::{expel, learn_devices, replenish};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -184,6 +184,16 @@ impl Client {
         enter::link(place, linking).await
     }
 
+    /// Brings the node's stock of this device's KeyPackages up to what it should be, so that others can invite this person
+    /// from now on. The background work does it too; this is for a program that ends right after [`Client::register`].
+    ///
+    /// # Errors
+    /// The node cannot be reached or refuses.
+    pub async fn stock_up(&self) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.apart(async move { engine::replenish(&inner).await }).await
+    }
+
     /// Starts the background work: connect, receive, send, keep KeyPackages in stock. Call it once per opened client;
     /// a second call returns a handle to the same work.
     #[must_use]

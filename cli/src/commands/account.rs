@@ -23,7 +23,7 @@ pub(super) async fn register(
         Client::register(&folder, seal.clone(), &line, &register.name, &password, &device_name)
             .await?;
     place::note_seal(&folder, &seal)?;
-    finish(&client, output, &folder)
+    finish(global, &client, output, &folder).await
 }
 
 pub(super) async fn link(global: &Global, output: &Output, wanted: Link) -> Result<Exit, Failure> {
@@ -34,10 +34,27 @@ pub(super) async fn link(global: &Global, output: &Output, wanted: Link) -> Resu
     let device_name = device_name(&wanted.sign_in);
     let client = Client::link(&folder, seal.clone(), &line, &password, &device_name).await?;
     place::note_seal(&folder, &seal)?;
-    finish(&client, output, &folder)
+    finish(global, &client, output, &folder).await
 }
 
-fn finish(client: &Client, output: &Output, folder: &std::path::Path) -> Result<Exit, Failure> {
+async fn finish(
+    global: &Global,
+    client: &Client,
+    output: &Output,
+    folder: &std::path::Path,
+) -> Result<Exit, Failure> {
+    // The account exists: what fails from here on is made good by the next command that connects.
+    let stocked = tokio::time::timeout(global.patience(), client.stock_up()).await;
+    let trouble = match stocked {
+        Ok(Ok(())) => None,
+        Ok(Err(e)) => Some(e.sentence()),
+        Err(_) => Some("the node did not answer in time".to_owned()),
+    };
+    if let Some(why) = trouble {
+        output.talk(&format!(
+            "warning: nobody can invite you yet: {why}. waxwing listen makes it good."
+        ));
+    }
     output.talk(&format!("This device's data is in {}.", folder.display()));
     output.one(&client.whoami())?;
     Ok(Exit::Done)

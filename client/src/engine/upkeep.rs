@@ -69,7 +69,11 @@ async fn look_after(inner: &Inner) -> Result<()> {
     stocked
 }
 
-async fn replenish(inner: &Inner) -> Result<()> {
+/// Brings the node's stock of this device's KeyPackages up to what it should be.
+///
+/// # Errors
+/// The node's, or the disk's.
+pub(crate) async fn replenish(inner: &Inner) -> Result<()> {
     inner
         .work(async |work| {
             let now = work.now();
