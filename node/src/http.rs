@@ -7,6 +7,7 @@ mod federation;
 mod health;
 pub(crate) mod listen;
 mod stream;
+mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use federation::PeerCertificate;
 use federation::headers::HEADER_LIST_BYTES;
 use federation::tls::NodeIdentity;
@@ -27,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::unread;
 use crate::app::App;
 use crate::config::Limits;
 use crate::error::Error;
@@ -138,7 +138,15 @@ impl Server {
             move |mut request: Request<Incoming>| {
                 spoke.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(about.clone());
-                router.clone().oneshot(request.map(Body::new))
+                let router = router.clone();
+                async move {
+                    let (request, left) = unread::watch(request);
+                    let response = router.oneshot(request).await;
+                    if h2 && response.as_ref().is_ok_and(|r| !r.status().is_success()) {
+                        unread::drain(left).await;
+                    }
+                    response
+                }
             }
         });
         let builder = self.builder(h2);

@@ -73,6 +73,36 @@ async fn malformed_truncated_and_oversized_bodies_are_refused_on_every_route() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_of_an_unread_body_arrives_over_http_2() {
+    use http_body_util::BodyExt as _;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let node = TestNode::start("a.example").await;
+    let stream = tls(node.address, &node.domain, node.info.node_key, "h2").await;
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for (path, status, code) in [
+        ("/v1/login", StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge),
+        ("/v1/submit", StatusCode::UNAUTHORIZED, Code::Unauthenticated),
+        ("/v1/nothing", StatusCode::NOT_FOUND, Code::UnknownEndpoint),
+    ] {
+        let request = http::Request::post(format!("https://a.example{path}"))
+            .body(Full::new(Bytes::from(vec![0; 1_500_000])))
+            .unwrap();
+        let reply = sender.send_request(request).await.unwrap();
+        assert_eq!(reply.status(), status, "{path}");
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert!(body.to_string().contains(code.as_str()), "{path}: {body}");
+    }
+    drop(sender);
+    connection.abort();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_routes_and_methods_are_refused_with_a_code() {
     let node = TestNode::start("a.example").await;
     let mut http = node.http().await;
