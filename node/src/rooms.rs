@@ -74,6 +74,16 @@ impl Origin {
         Ok(found.as_ref().map(prior))
     }
 
+    /// Whether the disk has room for it. A repetition needs none and gets its answer also from a full disk. PROTOCOL §5.3.
+    ///
+    /// # Errors
+    /// `DiskFull`.
+    async fn has_room(&self, app: &App) -> Outcome<()> {
+        let Err(full) = app.room_for_more() else { return Ok(()) };
+        let known = self.prior(&mut app.store.snapshot().await?).await?;
+        if known.is_some() { Ok(()) } else { Err(full.into()) }
+    }
+
     /// Remembers the answer.
     async fn record(&self, tx: &mut Tx, state: State, now: Timestamp) -> Result<(), StoreError> {
         let submission = Submission { digest: self.digest, state, created: now };
@@ -105,8 +115,8 @@ pub(crate) async fn submit(app: &Arc<App>, device: &DeviceId, submit: Submit) ->
 
 async fn try_submit(app: &Arc<App>, device: &DeviceId, submit: Submit) -> Outcome<SubmitReply> {
     app.quotas.submit(device)?;
-    app.room_for_more()?;
     let origin = Origin::device(device, &submit);
+    origin.has_room(app).await?;
     if *submit.room.hub() != app.domain {
         return uplink::keep(app, device, origin, submit).await;
     }
@@ -144,7 +154,7 @@ pub(crate) async fn submit_application(
     origin: Origin,
     message: Application,
 ) -> Outcome<Known> {
-    app.room_for_more()?;
+    origin.has_room(app).await?;
     application::submit(app, origin, message).await
 }
 
@@ -154,6 +164,6 @@ pub(crate) async fn submit_handshake(
     origin: Origin,
     handed: Handed,
 ) -> Outcome<Known> {
-    app.room_for_more()?;
+    origin.has_room(app).await?;
     handshake::submit(app, origin, handed).await
 }
