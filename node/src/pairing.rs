@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use federation::pairing::{self, Offer, PairAnswer, PairRequest, Paired};
 use federation::verify::Claim;
-use federation::{Outcome as Answer, Reach};
+use federation::{Outcome as Answer, Reach, Why};
 use protocol::invite::{Line, LineKind};
 use protocol::log::Digest;
-use protocol::{Clock, Domain, Entropy, Refusal, Timestamp};
+use protocol::{Clock, Code, Domain, Entropy, Refusal, Timestamp};
 
 use crate::app::App;
 use crate::error::{Error, Outcome};
@@ -80,7 +80,11 @@ pub(crate) async fn join(
         Answer::Refused(refusal) => return Err(refusal.into()),
         Answer::Retry { why, .. } => {
             let detail = format!("{} cannot be paired with now: {why}.", line.domain);
-            return Err(Refusal::because(protocol::Code::PeerUnreachable, detail).into());
+            let code = match why {
+                Why::Certificate(_) => Code::PeerCertificate,
+                _ => Code::PeerUnreachable,
+            };
+            return Err(Refusal::because(code, detail).into());
         }
     }
     let peer = row(pairing::peer_of_line(line), now);
@@ -89,6 +93,7 @@ pub(crate) async fn join(
         .write(move |tx| {
             Box::pin(async move {
                 peers::save(tx, &saved).await?;
+                peers::contact(tx, &saved.domain, now).await?;
                 tx.wake(Wake::Peer(saved.domain.clone()));
                 Outcome::Ok(())
             })
@@ -110,7 +115,7 @@ pub(crate) async fn accept(
     let identity = app.keys.identity();
     let answer = PairAnswer::new(&app.domain, identity.node_key(), &claim, &request)?;
     let key = *request.offer_key()?.as_bytes();
-    let shared = app.clone();
+    let (shared, peer) = (app.clone(), claim.domain().clone());
     app.store
         .write(move |tx| {
             Box::pin(async move {
@@ -147,12 +152,13 @@ pub(crate) async fn accept(
                     federation::Peer { reach: Reach::seen_from(from.to_canonical()), ..peer };
                 let saved = row(peer, now);
                 peers::save(tx, &saved).await?;
+                peers::contact(tx, &saved.domain, now).await?;
                 tx.wake(Wake::Peer(saved.domain));
                 Outcome::Ok(())
             })
         })
         .await?;
-    tracing::info!("a peer was paired with one of this node's lines");
+    tracing::info!(%peer, "a peer was paired with one of this node's lines");
     Ok(answer)
 }
 
@@ -165,7 +171,7 @@ fn row(peer: federation::Peer, now: Timestamp) -> Peer {
         reach: peer.reach,
         state: PeerState::Active,
         added: now,
-        last_contact: None,
+        last_contact: Some(now),
         last_error: None,
     }
 }

@@ -75,8 +75,8 @@ pub(super) enum Exit {
     Failed = 1,
     /// A server or a device of the machine does not answer.
     Unreachable = 3,
-    /// Refused.
-    Refused = 4,
+    /// The key or certificate of the other side is not the one that is known.
+    Distrust = 4,
     /// Too often.
     RateLimited = 5,
     /// A bug.
@@ -181,7 +181,12 @@ impl From<Refusal> for Failure {
         let exit = match refusal.code {
             protocol::Code::RateLimited => Exit::RateLimited,
             protocol::Code::PeerUnreachable | protocol::Code::Unavailable => Exit::Unreachable,
-            _ => Exit::Refused,
+            // Not who it says, or not who it was: only a person can decide whom to believe.
+            protocol::Code::PeerCertificate
+            | protocol::Code::BadCertificate
+            | protocol::Code::DomainMismatch
+            | protocol::Code::Conflict => Exit::Distrust,
+            _ => Exit::Failed,
         };
         Fault {
             code: refusal.code.as_str().to_uppercase(),
