@@ -49,6 +49,8 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
     passwords: Arc<Semaphore>,
     heavy: Arc<Semaphore>,
+    /// KiB of request bodies that may be under way.
+    pub(crate) bodies: Semaphore,
     accepting: AtomicBool,
     port: AtomicU16,
 }
@@ -81,6 +83,7 @@ impl App {
             tasks: TaskTracker::new(),
             passwords: at_once(config.limits.passwords_at_once),
             heavy: at_once(HEAVY_AT_ONCE),
+            bodies: Semaphore::new(BODIES_KIB),
             accepting: AtomicBool::new(true),
             port: AtomicU16::new(config.listen.address.port()),
             config,
@@ -176,6 +179,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 const HEAVY_AT_ONCE: usize = 8;
+const BODIES_KIB: usize = 256 * 1024;
 const BLOCKING_WAIT: Duration = Duration::from_secs(10);
 const BLOCKING_RETRY_MS: u32 = 3_000;
 /// The window in which reconnecting devices spread: short, because a node of one organisation has thousands of devices and not millions.

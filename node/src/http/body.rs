@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use protocol::{Code, Refusal};
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::Limits;
+use crate::app::App;
 
 /// Reads at most `max` bytes. The body gets `body_ms`, and after that one more second for every
 /// `body_bytes_per_second` that arrived, so that a slow phone succeeds and a dripping attacker does not.
@@ -17,8 +17,9 @@ pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Body,
     max: usize,
-    limits: &Limits,
+    app: &App,
 ) -> Result<Bytes, Refusal> {
+    let limits = &app.config.limits;
     let too_large =
         || Refusal::because(Code::TooLarge, format!("the body is larger than {max} bytes"));
     let announced = headers
@@ -28,6 +29,9 @@ pub(super) async fn read(
     if announced.is_some_and(|n| n > max as u64) {
         return Err(too_large());
     }
+    // All bodies under way share a budget, each as much of it as has arrived: large ones must not add up to the node's memory.
+    let busy = |_| Refusal::because(Code::Unavailable, "Too much is coming in at once.");
+    let mut held = app.bodies.try_acquire_many(0).map_err(busy)?;
     let start = tokio_now();
     let mut all: Vec<u8> = Vec::new();
     loop {
@@ -46,6 +50,9 @@ pub(super) async fn read(
             if all.len().saturating_add(data.len()) > max {
                 return Err(too_large());
             }
+            let kib = all.len().saturating_add(data.len()).div_ceil(1024);
+            let more = u32::try_from(kib.saturating_sub(held.num_permits())).unwrap_or(u32::MAX);
+            held.merge(app.bodies.try_acquire_many(more).map_err(busy)?);
             all.extend_from_slice(&data);
         }
     }

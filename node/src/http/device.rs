@@ -50,7 +50,7 @@ where
     T: for<'b> minicbor::Decode<'b, ()>,
 {
     let (parts, content) = request.into_parts();
-    let bytes = body::read(&parts.headers, content, max, &app.config.limits).await?;
+    let bytes = body::read(&parts.headers, content, max, app).await?;
     body::decode(&bytes)
 }
 

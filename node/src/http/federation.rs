@@ -60,7 +60,7 @@ async fn show_directory(State(app): Shared, _: Passing) -> Answer {
 
 async fn content(app: &App, request: Request, max: usize) -> Result<(HeaderMap, Bytes), Refusal> {
     let (parts, content) = request.into_parts();
-    let read = body::read(&parts.headers, content, max, &app.config.limits).await?;
+    let read = body::read(&parts.headers, content, max, app).await?;
     Ok((parts.headers, read))
 }
 
