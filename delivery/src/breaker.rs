@@ -50,6 +50,11 @@ impl Breaker {
         if self.probe.is_some_and(|at| now < at.after(PROBE_MAX)) {
             return Dial::AfterProbe;
         }
+        // Nothing waits longer than the longest delay, even when the clock was set back.
+        self.next_at = self.next_at.min(now.after(Backoff::STANDARD.cap));
+        if self.probe.is_some_and(|at| at > now) {
+            self.probe = Some(now);
+        }
         if now < self.next_at {
             return Dial::At(self.next_at);
         }
@@ -107,5 +112,13 @@ mod tests {
         assert_eq!(b.dial(ms(0)), Dial::Now);
         assert_eq!(b.dial(ms(119_999)), Dial::AfterProbe);
         assert_eq!(b.dial(ms(120_000)), Dial::Now);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_holds_nobody_up_for_longer_than_the_cap() {
+        let mut b = Breaker::default();
+        b.silent(ms(900_000_000), u32::MAX);
+        assert_eq!(b.dial(ms(0)), Dial::At(ms(300_000)));
+        assert_eq!(b.dial(ms(300_000)), Dial::Now);
     }
 }
