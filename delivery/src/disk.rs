@@ -12,8 +12,6 @@
 //! | refusing | freed | at least `high + ballast` | `RebuildBallast` |
 //! | refusing | whole | at least `high` | `Accept`, from now on accepting |
 //! | refusing | any | otherwise | `RefuseNew` |
-//!
-//! A write that failed for want of space counts as free space 0, whatever the file system says.
 
 /// The marks, in bytes; `critical < low < high`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +94,6 @@ impl Disk {
         if self.accepting { Step::Accept } else { Step::RefuseNew }
     }
 
-    /// A write failed for want of space.
-    pub fn write_failed(&mut self) -> Step {
-        self.accepting = false;
-        self.observe(0)
-    }
-
     /// The ballast file is gone.
     pub const fn freed(&mut self) {
         self.ballast = Ballast::Freed;
@@ -134,8 +126,6 @@ mod tests {
         assert_eq!(d.observe(45), Step::RebuildBallast);
         d.rebuilt();
         assert_eq!(d.observe(40), Step::Accept);
-        assert_eq!(d.write_failed(), Step::FreeBallast, "whatever the file system said");
-        assert!(!d.accepting());
     }
 
     #[test]
