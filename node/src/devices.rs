@@ -100,16 +100,13 @@ pub(crate) async fn offer_link(app: &Arc<App>, caller: &DeviceId, offer: OfferLi
         .await
 }
 
-/// Hands an offer out, once.
+/// Hands an offer out, again and again until it expires: the new device may not have got the answer.
 ///
 /// # Errors
-/// `NotFound` when it is not there, taken or expired.
+/// `NotFound` when it is not there or expired.
 pub(crate) async fn take_link(app: &Arc<App>, ask: TakeLink) -> Outcome<LinkOffer> {
     let now = app.now();
-    let taken = app
-        .store
-        .write(move |tx| Box::pin(async move { Outcome::Ok(links::take(tx, &ask.id, now).await?) }))
-        .await?;
+    let taken = links::take(&mut app.store.snapshot().await?, &ask.id, now).await?;
     let (_, sealed) = taken.ok_or(Code::NotFound)?;
     Ok(LinkOffer { sealed })
 }

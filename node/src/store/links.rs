@@ -2,7 +2,7 @@
 
 use protocol::{DeviceId, Timestamp};
 
-use super::row::{Column, change_optional, execute, ms};
+use super::row::{Column, execute, fetch_optional, ms};
 use super::{StoreError, Tx};
 
 /// Leaves an offer. A device has one at a time: a further one takes the place of the former.
@@ -33,7 +33,7 @@ pub async fn offer(
     Ok(())
 }
 
-/// Takes an offer away: `(who left it, sealed)`. Nothing when it is not there, taken or expired.
+/// An offer: `(who left it, sealed)`. Nothing when it is not there or expired. It stays until it expires, because an answer may get lost.
 ///
 /// # Errors
 /// When the database fails.
@@ -42,10 +42,10 @@ pub async fn take(
     id: &[u8; 32],
     now: Timestamp,
 ) -> Result<Option<(DeviceId, Vec<u8>)>, StoreError> {
-    let row = change_optional!(
+    let row = fetch_optional!(
         tx,
         (String, Vec<u8>),
-        "DELETE FROM link_offer WHERE id = $1 AND expires_ms > $2 RETURNING device, sealed",
+        "SELECT device, sealed FROM link_offer WHERE id = $1 AND expires_ms > $2",
         id.as_slice(),
         ms(now)
     )?;
