@@ -138,6 +138,7 @@ CREATE TABLE node (
     id BIGINT NOT NULL,
     domain TEXT NOT NULL,
     incarnation BYTEA NOT NULL,
+    ticks BIGINT NOT NULL,
     created_ms BIGINT NOT NULL,
     CONSTRAINT node_id_check CHECK ((id = 1)),
     CONSTRAINT node_incarnation_check CHECK ((length(incarnation) = 16)),
@@ -216,12 +217,14 @@ CREATE TABLE submission (
     seq BIGINT,
     at_ms BIGINT,
     chain BYTEA,
+    bytes BIGINT NOT NULL,
     created_ms BIGINT NOT NULL,
     CONSTRAINT submission_digest_check CHECK ((length(digest) = 32)),
     CONSTRAINT submission_pkey PRIMARY KEY (origin, room, submit_key),
     CONSTRAINT submission_state_check CHECK ((state = ANY (ARRAY['stored'::text, 'accepted'::text])))
 );
 CREATE INDEX submission_by_age ON public.submission USING btree (created_ms);
+CREATE INDEX submission_waiting ON public.submission USING btree (origin) WHERE (state = 'stored'::text);
 
 CREATE TABLE token (
     hash BYTEA NOT NULL,

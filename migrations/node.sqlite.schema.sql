@@ -123,6 +123,7 @@ CREATE TABLE node (
     id          INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
     domain      TEXT NOT NULL,
     incarnation BLOB NOT NULL CHECK (length(incarnation) = 16), -- this life of the database: fresh at creation and at every restore
+    ticks       INTEGER NOT NULL DEFAULT 0, -- grows at every start and every minute of running: a copy that has fewer than the file `life` is a backup
     created_ms  INTEGER NOT NULL
 ) STRICT;
 
@@ -189,11 +190,14 @@ CREATE TABLE submission (
     seq         INTEGER,
     at_ms       INTEGER,
     chain       BLOB,
+    bytes       INTEGER NOT NULL DEFAULT 0, -- of one that waits for a hub
     created_ms  INTEGER NOT NULL,
     PRIMARY KEY (origin, room, submit_key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX submission_by_age ON submission (created_ms);
+
+CREATE INDEX submission_waiting ON submission (origin) WHERE state = 'stored';
 
 CREATE TABLE token (
     hash       BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 32),

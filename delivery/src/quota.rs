@@ -38,19 +38,16 @@ pub const UPLINK: Cap = Cap {
     what: "submissions waiting for the room's hub",
     code: Code::QueueFull,
 };
-/// Linking offers, per user: each is taken or expires within minutes.
-pub const LINK_OFFERS: Cap = Cap {
-    most: Amount { count: 4, bytes: 4 * limit::LINK_BYTES as u64 },
-    what: "linking offers",
+/// Submissions of one device that wait for foreign hubs, over all rooms.
+pub const WAITING: Cap = Cap {
+    most: Amount { count: 2_000, bytes: 64 * 1024 * 1024 },
+    what: "submissions of this device waiting for other nodes",
     code: Code::QueueFull,
 };
-/// One-time KeyPackages, per device.
-pub const KEY_PACKAGES: Cap = Cap {
-    most: Amount {
-        count: limit::KEYPACKAGES_PER_DEVICE as u64,
-        bytes: (limit::KEYPACKAGES_PER_DEVICE * limit::KEYPACKAGE_BYTES) as u64,
-    },
-    what: "key packages of this device",
+/// Those of them for rooms that the device is not in: joins, which only the hub can judge.
+pub const JOINING: Cap = Cap {
+    most: Amount { count: 16, bytes: u64::MAX },
+    what: "joins of this device waiting for other nodes",
     code: Code::QueueFull,
 };
 /// Devices, per user, revoked ones not counted.
@@ -116,7 +113,7 @@ mod tests {
     #[test]
     fn waiting_is_asked_for_only_where_it_helps() {
         let full = |cap: Cap| cap.admit(cap.most, Amount::one(1)).unwrap_err();
-        for cap in [UPLINK, LINK_OFFERS, KEY_PACKAGES] {
+        for cap in [UPLINK, WAITING] {
             assert!(full(cap).retry_after_ms.is_some(), "{}", cap.what);
         }
         for cap in [DEVICES, ROOMS] {

@@ -5,6 +5,7 @@ mod init;
 mod lines;
 mod peer;
 mod report;
+mod restored;
 mod run;
 mod status;
 
@@ -50,6 +51,8 @@ enum Command {
     Peer(peer::PeerCommand),
     /// What the node holds and what waits for whom.
     Status,
+    /// Say that the database was restored from a backup: a new life begins. Not while the node runs.
+    Restored,
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -94,11 +97,6 @@ async fn execute(arguments: Arguments) -> Result<Option<Report>, Failure> {
     match command {
         Command::Init(_) => Ok(None),
         Command::Run => run::run(config).await.map(|()| None),
-        Command::Invite(invite) => {
-            lines::invite(&Opened::of(config).await?, &invite).await.map(Some)
-        }
-        Command::Peer(command) => peer::peer(&Opened::of(config).await?, command).await.map(Some),
-        Command::Status => status::status(&Opened::of(config).await?).await.map(Some),
         Command::Config(ConfigCommand::Check) => {
             let text = format!(
                 "{} is fine: {} on {}",
@@ -109,6 +107,24 @@ async fn execute(arguments: Arguments) -> Result<Option<Report>, Failure> {
             let json = serde_json::json!({"ok": true, "file": file, "domain": config.domain});
             Ok(Some(Report::new(text, &json)))
         }
+        beside => {
+            let opened = Opened::of(config).await?;
+            let done = execute_beside(&opened, beside).await;
+            // Whatever came of it: the writer's thread must not outlive the runtime.
+            opened.store.close().await;
+            done
+        }
+    }
+}
+
+/// The commands that work on the database, beside a node that may be running.
+async fn execute_beside(opened: &Opened, command: Command) -> Result<Option<Report>, Failure> {
+    match command {
+        Command::Init(_) | Command::Run | Command::Config(_) => Ok(None),
+        Command::Invite(invite) => lines::invite(opened, &invite).await.map(Some),
+        Command::Peer(command) => peer::peer(opened, command).await.map(Some),
+        Command::Status => status::status(opened).await.map(Some),
+        Command::Restored => restored::restored(opened).await.map(Some),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod error;
 mod http;
 mod inbox;
 mod keys;
+mod life;
 mod nodekey;
 mod pairing;
 mod quota;
@@ -43,7 +44,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::http::listen::{Server, Tls};
 use crate::nodekey::NodeKeys;
-use crate::store::{Location, Options, Store, identity};
+use crate::store::{Location, Options, Store};
 use crate::wake::Wakes;
 
 /// A node, ready to run. Several may live in one process, each with its own data.
@@ -72,7 +73,7 @@ impl Node {
             ..Options::new(location(&config), domain.clone())
         };
         let store = Store::open(options, clock.as_ref(), entropy.as_ref()).await?;
-        let incarnation = identity::load(&mut store.snapshot().await?).await?.incarnation;
+        let incarnation = life::begin(&store, &config.data_dir, entropy.as_ref()).await?;
         // A node that was killed left its address behind; it must not be taken for ours.
         let _none = std::fs::remove_file(config.data_dir.join("address"));
         let wanted = config.listen.address;
@@ -124,6 +125,9 @@ impl Node {
             ended?;
         } else {
             tracing::warn!("some tasks did not end in time");
+        }
+        if let Err(error) = life::tick(&app.store, &app.config.data_dir).await {
+            tracing::warn!(%error, "how long this life lasted could not be noted");
         }
         app.store.close().await;
         // Whoever looks for the node finds out that it is gone; if the file is gone already, that is the same.

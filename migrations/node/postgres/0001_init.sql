@@ -6,6 +6,7 @@ CREATE TABLE node (
     id          BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
     domain      TEXT NOT NULL,
     incarnation BYTEA NOT NULL CHECK (length(incarnation) = 16), -- this life of the database: fresh at creation and at every restore
+    ticks       BIGINT NOT NULL DEFAULT 0, -- grows at every start and every minute of running: a copy that has fewer than the file `life` is a backup
     created_ms  BIGINT NOT NULL
 );
 
@@ -196,10 +197,12 @@ CREATE TABLE submission (
     seq         BIGINT,
     at_ms       BIGINT,
     chain       BYTEA,
+    bytes       BIGINT NOT NULL DEFAULT 0, -- of one that waits for a hub
     created_ms  BIGINT NOT NULL,
     PRIMARY KEY (origin, room, submit_key)
 );
 CREATE INDEX submission_by_age ON submission (created_ms);
+CREATE INDEX submission_waiting ON submission (origin) WHERE state = 'stored';
 
 -- Sealed offers from a device to a new one of the same user. PROTOCOL §6.9.
 CREATE TABLE link_offer (

@@ -6,6 +6,7 @@ CREATE TABLE node (
     id          INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
     domain      TEXT NOT NULL,
     incarnation BLOB NOT NULL CHECK (length(incarnation) = 16), -- this life of the database: fresh at creation and at every restore
+    ticks       INTEGER NOT NULL DEFAULT 0, -- grows at every start and every minute of running: a copy that has fewer than the file `life` is a backup
     created_ms  INTEGER NOT NULL
 ) STRICT;
 
@@ -196,10 +197,12 @@ CREATE TABLE submission (
     seq         INTEGER,
     at_ms       INTEGER,
     chain       BLOB,
+    bytes       INTEGER NOT NULL DEFAULT 0, -- of one that waits for a hub
     created_ms  INTEGER NOT NULL,
     PRIMARY KEY (origin, room, submit_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX submission_by_age ON submission (created_ms);
+CREATE INDEX submission_waiting ON submission (origin) WHERE state = 'stored';
 
 -- Sealed offers from a device to a new one of the same user. PROTOCOL §6.9.
 CREATE TABLE link_offer (

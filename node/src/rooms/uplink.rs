@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use delivery::quota::Amount;
+use delivery::quota::{self, Amount};
 use delivery::room::{Known, Uplink, uplink};
 use minicbor::{Decode, Encode};
 use protocol::api::{Payload, Submit, SubmitReply};
@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::error::Outcome;
 use crate::store::logs::{self, Entry, Log, LogName, Start};
 use crate::store::peers::{self, PeerState};
-use crate::store::submissions::State;
+use crate::store::submissions::{self, State};
 use crate::store::{Tx, Wake, readers};
 
 /// An entry of an uplink: what the hub's answer must be told to, and the submission as it came.
@@ -109,16 +109,30 @@ async fn write(
             Ok(SubmitReply::Stored)
         }
         Uplink::New => {
+            bounded(tx, &kept.device, from, body.len() as u64).await?;
+            let weight = body.len() as u64;
             let now = app.now();
             let head = delivery::log::Head { seq: log.head, chain: log.chain };
             let place = head.append(kind, now.max(log.last_at), &body);
             logs::append(tx, log.id, &[Entry::new(&place, body, None)]).await?;
             origin.record(tx, State::Stored, now).await?;
+            submissions::weigh(tx, &origin.key, weight).await?;
             tx.wake(Wake::Log(log.id));
             tx.wake(Wake::Peer(room.hub().clone()));
             Ok(SubmitReply::Stored)
         }
     }
+}
+
+/// One device must not fill the node with what waits for others, room by room.
+async fn bounded(tx: &mut Tx, device: &DeviceId, from: From, bytes: u64) -> Outcome<()> {
+    let held = submissions::waiting(tx, device).await?;
+    let all = Amount { count: held.count, bytes: held.bytes };
+    quota::WAITING.admit(all, Amount::one(bytes))?;
+    if from == From::Joiner {
+        quota::JOINING.admit(Amount { count: held.joining, bytes: 0 }, Amount::one(0))?;
+    }
+    Ok(())
 }
 
 async fn allowed(tx: &mut Tx, room: &RoomId, device: &DeviceId, from: From) -> Outcome<()> {

@@ -66,3 +66,41 @@ pub async fn new_incarnation(tx: &mut Tx, incarnation: &Incarnation) -> Result<(
     execute!(tx, "UPDATE log SET incarnation = $1 WHERE kind <> 'replica'", bytes)?;
     Ok(())
 }
+
+/// How long a life has lasted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Which.
+    pub incarnation: Incarnation,
+    /// How often it ticked.
+    pub ticks: u64,
+}
+
+impl Life {
+    fn from_columns((incarnation, ticks): (Vec<u8>, i64)) -> Result<Self, StoreError> {
+        Ok(Self {
+            incarnation: Incarnation::from_bytes(
+                Column("node", "incarnation").bytes(&incarnation)?,
+            ),
+            ticks: Column("node", "ticks").number(ticks)?,
+        })
+    }
+}
+
+/// How long this life has lasted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn life(tx: &mut Tx) -> Result<Life, StoreError> {
+    let row = fetch_one!(tx, (Vec<u8>, i64), "SELECT incarnation, ticks FROM node WHERE id = 1")?;
+    Life::from_columns(row)
+}
+
+/// Makes this life one tick longer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn tick(tx: &mut Tx) -> Result<Life, StoreError> {
+    execute!(tx, "UPDATE node SET ticks = ticks + 1 WHERE id = 1")?;
+    life(tx).await
+}

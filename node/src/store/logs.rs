@@ -496,6 +496,14 @@ pub async fn rewind(tx: &mut Tx, log: LogId, start: &Start) -> Result<(), StoreE
     }
     execute!(tx, "DELETE FROM entry WHERE log_id = $1 AND seq > $2", log.0, to)?;
     execute!(tx, "DELETE FROM gap WHERE log_id = $1 AND last > $2", log.0, to)?;
+    // A stay that began or ended in what is forgotten did not, in the new life.
+    execute!(tx, "DELETE FROM reader WHERE log_id = $1 AND from_seq > $2 + 1", log.0, to)?;
+    execute!(
+        tx,
+        "UPDATE reader SET until_seq = NULL WHERE log_id = $1 AND until_seq > $2",
+        log.0,
+        to
+    )?;
     execute!(tx, "UPDATE reader SET cursor = $2 WHERE log_id = $1 AND cursor > $2", log.0, to)?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use protocol::{Cursor, Incarnation, RoomId, SubmitId, Timestamp};
 use super::logs::{self, Entry, Log, LogId, LogName, LogRow};
 use super::readers::Reader;
 use super::rooms::{Room, RoomRow};
-use super::row::{Column, execute, fetch_optional, int, limit, ms, row};
+use super::row::{Column, execute, fetch_one, fetch_optional, int, limit, ms, row};
 use super::{Inner, StoreError, Tx};
 
 /// Under which name a submission is remembered.
@@ -272,6 +272,50 @@ pub async fn place(
         ms(submission.created)
     )?;
     if placed == 1 { Ok(()) } else { conflict }
+}
+
+/// What one device has waiting for foreign hubs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Submissions.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many of them are for rooms that the device does not read.
+    pub joining: u64,
+}
+
+/// What `device` has waiting for foreign hubs, over all rooms.
+///
+/// # Errors
+/// When the database fails.
+pub async fn waiting(tx: &mut Tx, device: &protocol::DeviceId) -> Result<Waiting, StoreError> {
+    let (count, bytes, joining) = fetch_one!(
+        tx,
+        (i64, i64, i64),
+        "SELECT COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT), CAST(COALESCE(SUM(CASE WHEN EXISTS \
+         (SELECT 1 FROM log l JOIN reader r ON r.log_id = l.id WHERE l.kind = 'replica' AND l.name = s.room AND r.reader = $1 AND r.until_seq IS NULL) \
+         THEN 0 ELSE 1 END), 0) AS BIGINT) FROM submission s WHERE origin = $1 AND state = 'stored'",
+        device.as_str()
+    )?;
+    let number = |n| Column("submission", "bytes").number(n);
+    Ok(Waiting { count: number(count)?, bytes: number(bytes)?, joining: number(joining)? })
+}
+
+/// Notes how much a submission that waits for a foreign hub takes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn weigh(tx: &mut Tx, key: &Key, bytes: u64) -> Result<(), StoreError> {
+    execute!(
+        tx,
+        "UPDATE submission SET bytes = $4 WHERE origin = $1 AND room = $2 AND submit_key = $3",
+        key.origin.as_str(),
+        key.room.as_str(),
+        key.bytes.as_slice(),
+        int(bytes)
+    )?;
+    Ok(())
 }
 
 /// The hub gave a stored submission its place. False when nothing stored is remembered under `key`.

@@ -26,6 +26,9 @@ pub(crate) async fn run(app: Arc<App>) {
         app.quotas.forget_idle();
         app.wakes.forget_gone();
         renew(&app);
+        if let Err(error) = crate::life::tick(&app.store, &app.config.data_dir).await {
+            tracing::warn!(%error, "how long this life lasts could not be noted; the next sweep does it");
+        }
         let swept = tokio::select! {
             () = app.stop.cancelled() => return,
             swept = sweep_logs(&app) => swept,

@@ -241,11 +241,15 @@ async fn a_new_life_of_a_hub_takes_back_what_it_lost() {
         let store = db.open().await;
         let id = log_with(&store, LogName::Replica(room("x")), 5).await;
         let ana = Reader::Device(device("ana/1"));
-        let reader = ana.clone();
+        let bo = Reader::Device(device("bo/1"));
+        let (reader, gone) = (ana.clone(), bo.clone());
         let new_life = logs::Start { incarnation: Incarnation::from_bytes([8; 16]), ..start(3) };
         write!(store, tx => {
             readers::add(tx, id, &reader, seq(1)).await?;
             readers::advance(tx, id, &reader, seq(5)).await?;
+            readers::add(tx, id, &gone, seq(1)).await?;
+            readers::end(tx, id, &gone, seq(4)).await?;
+            readers::add(tx, id, &gone, seq(5)).await?;
             logs::rewind(tx, id, &new_life).await?;
             logs::append(tx, id, &entries(4..=4)).await
         });
@@ -255,6 +259,8 @@ async fn a_new_life_of_a_hub_takes_back_what_it_lost() {
             (seq(4), 40, Incarnation::from_bytes([8; 16]))
         );
         assert_eq!(read!(store, tx => readers::stays(tx, id, &ana).await), [stay(1, 3, None)]);
+        let bo = read!(store, tx => readers::stays(tx, id, &bo).await);
+        assert_eq!(bo, [stay(1, 0, None)], "neither its end nor its return has happened");
         let beyond = start(9);
         let refused = store
             .write::<_, StoreError, _>(move |tx| {

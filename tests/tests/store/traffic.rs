@@ -2,6 +2,7 @@
 
 use node::store::logs::{self, LogName};
 use node::store::peers::{self, Peer, PeerState};
+use node::store::readers::{self, Reader};
 use node::store::rooms::{self, GroupState, Room};
 use node::store::submissions::{self, Key, State, Submission};
 use node::store::{StoreError, members};
@@ -117,6 +118,33 @@ async fn the_hot_path_sees_and_stores_what_the_single_functions_do() {
             assert_eq!(read!(store, tx => logs::get(tx, log).await), after, "{n} {k}");
         }
         place(5, 2).await.unwrap();
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_device_has_waiting_is_counted_over_all_rooms() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let waiting = async || {
+            let found = read!(store, tx => submissions::waiting(tx, &device("ana/1")).await);
+            (found.count, found.bytes, found.joining)
+        };
+        assert_eq!(waiting().await, (0, 0, 0));
+        let replica = log_with(&store, LogName::Replica(room("x")), 1).await;
+        let elsewhere = Key { room: room("y"), ..key(2) };
+        write!(store, tx => {
+            readers::add(tx, replica, &Reader::Device(device("ana/1")), seq(1)).await?;
+            for key in [key(1), elsewhere] {
+                submissions::record(tx, &key, &submission(State::Stored, 1)).await?;
+                submissions::weigh(tx, &key, 10).await?;
+            }
+            submissions::record(tx, &key(3), &submission(accepted(1), 1)).await
+        });
+        assert_eq!(waiting().await, (2, 20, 1), "one of them is for a room that it does not read");
+        assert!(write!(store, tx => submissions::accept(tx, &key(1), &place(7)).await));
+        assert_eq!(waiting().await, (1, 10, 1), "what was taken waits no more");
         store.close().await;
     })
     .await;
