@@ -148,7 +148,7 @@ pub(crate) enum DevicesVerb {
     Add,
     /// Shut a device out, at once and for good
     Revoke {
-        /// Its URI, or the end of it
+        /// Its URI, the end of it, or its name
         device: String,
     },
 }

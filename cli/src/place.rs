@@ -16,7 +16,7 @@ const KEY_FILE: &str = "seal.key";
 /// The device's folder: `--dir`, `WAXWING_DIR`, or the XDG data folder.
 pub(crate) fn folder(global: &Global) -> Result<PathBuf, Failure> {
     if let Some(dir) = &global.dir {
-        return Ok(dir.clone());
+        return usable(dir.clone());
     }
     let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("XDG_DATA_HOME")
@@ -40,6 +40,19 @@ pub(crate) fn computer() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .or_else(|_| std::fs::read_to_string("/etc/hostname"));
     name.map_or_else(|_| "computer".to_owned(), |n| n.trim().chars().take(32).collect())
+}
+
+/// A folder, or nothing yet.
+fn usable(dir: PathBuf) -> Result<PathBuf, Failure> {
+    match std::fs::read_dir(&dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Err(Failure::caller(
+            "file",
+            format!("{} is not a folder", dir.display()),
+            "--dir FOLDER with the folder of a device, or one that does not exist yet",
+        )),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::file(&dir, &e)),
+        _ => Ok(dir),
+    }
 }
 
 fn given_passphrase(global: &Global) -> Result<Option<String>, Failure> {

@@ -28,10 +28,11 @@ pub(crate) fn secret(question: &str) -> Result<String, Failure> {
     Ok(answer)
 }
 
-/// Asks whether to go on. Scripts, which nobody watches, have decided already.
+/// Asks whether to go on. Where nobody can be asked, it takes `--yes`.
 pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
     if !possible() {
-        return Ok(true);
+        let message = format!("{question} There is no terminal to ask at");
+        return Err(Failure::caller("no-terminal", message, "add --yes if you are sure"));
     }
     let answer = line(&format!("{question} [y/N] "))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

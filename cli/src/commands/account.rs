@@ -1,6 +1,6 @@
 //! `register`, `link`, `whoami`, `devices`.
 
-use client::Client;
+use client::{Client, Device};
 use protocol::DeviceId;
 
 use crate::args::{DevicesVerb, Global, Link, Register, SignIn};
@@ -32,7 +32,9 @@ pub(super) async fn link(global: &Global, output: &Output, wanted: Link) -> Resu
     let seal = place::new_seal(global, &wanted.sign_in)?;
     let password = password(&wanted.sign_in, false)?;
     let device_name = device_name(&wanted.sign_in);
-    let client = Client::link(&folder, seal.clone(), &line, &password, &device_name).await?;
+    let client = Client::link(&folder, seal.clone(), &line, &password, &device_name)
+        .await
+        .map_err(link_failure)?;
     place::note_seal(&folder, &seal)?;
     finish(global, &client, output, &folder).await
 }
@@ -87,23 +89,31 @@ pub(super) async fn devices(
             if !global.yes && !prompt::confirm(&question)? {
                 return Ok(Exit::Failed);
             }
-            super::online(global, |client| revoke(client, device)).await?;
+            let revoked = super::online(global, |client| revoke(client, device)).await?;
+            output.one(&revoked)?;
             output.talk("It is shut out; its leaves in your rooms follow.");
         }
     }
     Ok(Exit::Done)
 }
 
-async fn revoke(client: Client, text: String) -> Result<(), Failure> {
+async fn revoke(client: Client, text: String) -> Result<Device, Failure> {
     let devices = client.devices().await?;
+    let exact = devices.iter().any(|d| d.device.as_str() == text);
     let mut found = devices.iter().filter(|d| {
-        d.device.as_str() == text || (text.len() >= 4 && d.device.as_str().ends_with(&text))
+        let (uri, live) = (d.device.as_str(), d.revoked.is_none());
+        let called = live && d.name == text;
+        uri == text || (!exact && (called || (text.len() >= 4 && uri.ends_with(&text))))
     });
     let device: DeviceId = match (found.next(), found.next()) {
         (Some(one), None) => one.device.clone(),
         (Some(_), Some(_)) => {
             let hint = "write more of its URI";
-            return Err(Failure::caller("ambiguous-device", "several devices end like that", hint));
+            return Err(Failure::caller(
+                "ambiguous-device",
+                "several devices are called that",
+                hint,
+            ));
         }
         (None, _) => {
             let hint = "waxwing devices";
@@ -114,7 +124,22 @@ async fn revoke(client: Client, text: String) -> Result<(), Failure> {
             ));
         }
     };
-    Ok(client.revoke_device(&device).await?)
+    client.revoke_device(&device).await?;
+    // As the node lists it now.
+    let now = client.devices().await?.into_iter().find(|d| d.device == device);
+    now.ok_or_else(|| Failure::internal("the node does not list the revoked device"))
+}
+
+/// The node forgets a device line when it was used and after ten minutes, so it cannot say which.
+fn link_failure(error: client::Error) -> Failure {
+    match &error {
+        client::Error::Refused(r) if r.code == protocol::Code::NotFound => Failure::caller(
+            r.code.as_str(),
+            "this device line was used already or has expired; it works once, for ten minutes",
+            "waxwing devices add on your other device prints a new line",
+        ),
+        _ => error.into(),
+    }
 }
 
 fn secret_line(text: &str) -> Result<String, Failure> {
