@@ -8,8 +8,8 @@ mod rooms;
 use std::future::Future;
 use std::time::Duration;
 
-use client::{Client, Event, RoomInfo, Running, Stage};
-use protocol::{RoomId, SubmitId};
+use client::{Client, Event, RoomInfo, Running, Stage, State};
+use protocol::{Code, RoomId, SubmitId};
 use tokio::sync::broadcast;
 
 use crate::args::{Args, Command, Global};
@@ -18,6 +18,9 @@ use crate::output::Output;
 use crate::place;
 use crate::show::Submission;
 use crate::text::visible;
+
+/// What takes longer than this is worth asking about.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// Does what was asked.
 pub(crate) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
@@ -104,19 +107,62 @@ async fn follow(
     at_least: Stage,
     patience: Duration,
 ) -> Result<Exit, Failure> {
-    let (state, exit) = match client.wait(submit_id, at_least, patience).await {
+    let (waited, trouble) = wait(client, submit_id, at_least, patience).await?;
+    let (state, exit) = match waited {
         Ok(state) => {
             let exit = state.failed.as_ref().map(|f| crate::error::exit_of_code(f.code));
             (state, exit.unwrap_or(Exit::Done))
         }
         Err(client::Error::Timeout(_)) => {
-            output.talk("It is kept on this device and goes out with the next command that connects; do not ask again.");
-            (client.state(submit_id).await?, Exit::Temporary)
+            let state = client.state(submit_id).await?;
+            output.talk(&unfinished(&state, room, trouble.as_ref()));
+            (state, Exit::Temporary)
         }
         Err(other) => return Err(other.into()),
     };
     output.one(&Submission { submit_id, room, state: &state })?;
     Ok(exit)
+}
+
+/// Waits as [`Client::wait`] does. When that takes long, the node is asked whether it lets this device in, and what was in the
+/// way is given beside the result.
+async fn wait(
+    client: &Client,
+    submit_id: &SubmitId,
+    at_least: Stage,
+    patience: Duration,
+) -> Result<(client::Result<State>, Option<client::Error>), Failure> {
+    let waited = client.wait(submit_id, at_least, patience);
+    tokio::pin!(waited);
+    let asked = async {
+        tokio::time::sleep(PROMPT).await;
+        client.devices().await.err()
+    };
+    let trouble = tokio::select! {
+        state = &mut waited => return Ok((state, None)),
+        trouble = asked => trouble,
+    };
+    match trouble {
+        Some(client::Error::Refused(r)) if r.code == Code::Unauthenticated => {
+            Err(client::Error::Refused(r).into())
+        }
+        other => Ok((waited.await, other)),
+    }
+}
+
+/// Where something is that did not come as far as was wanted, and why.
+fn unfinished(state: &State, room: &RoomId, trouble: Option<&client::Error>) -> String {
+    let place = if state.stage >= Stage::Stored {
+        format!("Your node has it and waits for the node of {}; do not ask again.", room.hub())
+    } else {
+        "It is kept on this device and goes out with the next command that connects; do not ask again."
+            .to_owned()
+    };
+    let said = state.waiting.as_ref().map(|w| w.sentence.clone());
+    match said.or_else(|| trouble.map(client::Error::sentence)) {
+        Some(why) => format!("{place} The last reason: {why}"),
+        None => place,
+    }
 }
 
 /// The next event, or how many were missed.

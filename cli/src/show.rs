@@ -229,7 +229,7 @@ impl Show for RoomInfo {
     }
 }
 
-/// `{"submit_id", "room", "state", "seq", "at", "error"?: {"code", "message"}}`.
+/// `{"submit_id", "room", "state", "seq", "at", "error"?: {"code", "message"}, "waiting"?: {"code", "message"}}`.
 #[derive(Serialize)]
 pub(crate) struct SubmissionJson {
     submit_id: String,
@@ -239,12 +239,20 @@ pub(crate) struct SubmissionJson {
     at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<RefusedJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<RefusedJson>,
 }
 
 #[derive(Serialize)]
 struct RefusedJson {
     code: &'static str,
     message: String,
+}
+
+impl RefusedJson {
+    fn new(failure: &client::Failure) -> Self {
+        Self { code: failure.code.as_str(), message: failure.sentence.clone() }
+    }
 }
 
 /// What became of a submission.
@@ -261,21 +269,23 @@ impl Show for Submission<'_> {
     type Json = SubmissionJson;
 
     fn json(&self) -> SubmissionJson {
-        let failure = self.state.failed.as_ref();
         SubmissionJson {
             submit_id: self.submit_id.to_string(),
             room: self.room.to_string(),
             state: self.state.as_str(),
             seq: self.state.seq.map(protocol::Seq::get),
             at: self.state.at.map(rfc3339),
-            error: failure
-                .map(|f| RefusedJson { code: f.code.as_str(), message: f.sentence.clone() }),
+            error: self.state.failed.as_ref().map(RefusedJson::new),
+            waiting: self.state.waiting.as_ref().map(RefusedJson::new),
         }
     }
 
     fn text(&self) -> String {
         let place = self.state.seq.map(|s| format!(" as number {s}")).unwrap_or_default();
-        let why = self.state.failed.as_ref().map(|f| format!(": {}", visible(&f.sentence)));
+        let waits =
+            self.state.waiting.as_ref().filter(|_| self.state.stage < client::Stage::Accepted);
+        let why = self.state.failed.as_ref().or(waits);
+        let why = why.map(|f| format!(": {}", visible(&f.sentence)));
         format!("{}{place}{}", self.state.as_str(), why.unwrap_or_default())
     }
 }
@@ -297,6 +307,11 @@ pub(crate) struct MessageJson {
     written: String,
     late: bool,
     flags: Vec<&'static str>,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<RefusedJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<RefusedJson>,
 }
 
 /// A message and its room.
@@ -305,6 +320,10 @@ pub(crate) struct InRoom<'a> {
     pub(crate) room: &'a RoomId,
     /// What.
     pub(crate) message: &'a Message,
+    /// How far it is, when this device wrote it and it has no place yet.
+    pub(crate) state: Option<State>,
+    /// What the room is called where that is not clear.
+    pub(crate) label: Option<String>,
 }
 
 impl Show for InRoom<'_> {
@@ -326,22 +345,31 @@ impl Show for InRoom<'_> {
             written: rfc3339(m.written),
             late: m.late,
             flags: m.flags.iter().map(|f| Flag::as_str(*f)).collect(),
+            state: self.state.as_ref().map_or("accepted", State::as_str),
+            error: self.state.as_ref().and_then(|s| s.failed.as_ref()).map(RefusedJson::new),
+            waiting: self.state.as_ref().and_then(|s| s.waiting.as_ref()).map(RefusedJson::new),
         }
     }
 
     fn text(&self) -> String {
         let m = self.message;
-        let mut marks: Vec<&str> = m.flags.iter().map(|f| f.as_str()).collect();
+        let mut marks: Vec<String> = m.flags.iter().map(|f| f.as_str().to_owned()).collect();
         if m.late {
-            marks.push("late");
+            marks.push("late".to_owned());
         }
-        if m.seq.is_none() {
-            marks.push("waiting");
+        let state = self.state.as_ref();
+        let failed = state.and_then(|s| s.failed.as_ref());
+        match (failed, state.and_then(|s| s.waiting.as_ref())) {
+            (Some(why), _) => marks.push(format!("failed: {}", visible(&why.sentence))),
+            (None, _) if m.seq.is_some() => {}
+            (None, Some(why)) => marks.push(format!("waiting: {}", visible(&why.sentence))),
+            (None, None) => marks.push("waiting".to_owned()),
         }
         let marks =
             if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
         let (when, who) = (short_time(m.at.unwrap_or(m.written)), m.sender.handle());
-        format!("{when} {who}{marks}: {}", visible_lines(&m.text))
+        let room = self.label.as_deref().map(|l| format!("[{}] ", visible(l))).unwrap_or_default();
+        format!("{when} {room}{who}{marks}: {}", visible_lines(&m.text))
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) async fn read(global: &Global, output: &Output, read: Read) -> Result
 }
 
 /// Waits until the device is connected and nothing more comes.
-async fn catch_up(client: &Client) {
+pub(super) async fn catch_up(client: &Client) {
     let mut events = client.events();
     let mut connected = false;
     loop {
@@ -106,7 +106,16 @@ async fn print(client: &Client, output: &Output, read: &Read) -> Result<Exit, Fa
         None => client.latest(&room, read.limit).await?,
         Some(after) => after_seq(client, &room, Seq::new(after), read.limit).await?,
     };
-    let shown: Vec<_> = messages.iter().map(|message| InRoom { room: &room, message }).collect();
+    let mut shown = Vec::new();
+    for message in &messages {
+        // A place in the log says it all.
+        let waiting = message.submit_id.filter(|_| message.seq.is_none());
+        let state = match waiting {
+            Some(submit_id) => client.state(&submit_id).await.ok(),
+            None => None,
+        };
+        shown.push(InRoom { room: &room, message, state, label: None });
+    }
     output.list(&shown)?;
     Ok(Exit::Done)
 }
@@ -143,12 +152,15 @@ pub(super) async fn listen(
             None => None,
         };
         let count = listen.count;
+        let named = client.rooms().await?.into_iter();
+        let names = named.filter_map(|r| r.name.map(|name| (r.room, name))).collect();
         let mut ear = Ear {
             events: client.events(),
             everything: listen.events || output.for_programs(),
             client,
             output,
             room,
+            names,
             marks,
             left: count,
         };
@@ -176,6 +188,7 @@ struct Ear<'a> {
     output: &'a Output,
     room: Option<RoomId>,
     everything: bool,
+    names: BTreeMap<RoomId, String>,
     marks: Marks,
     left: Option<u64>,
 }
@@ -190,6 +203,12 @@ impl Ear<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What to call a room in a listing of several.
+    fn label(&self, room: &RoomId) -> Option<String> {
+        let short = || room.local().chars().take(8).collect();
+        self.room.is_none().then(|| self.names.get(room).cloned().unwrap_or_else(short))
     }
 
     fn wanted(&self, room: &RoomId) -> bool {
@@ -212,7 +231,7 @@ impl Ear<'_> {
         if self.left == Some(0) || seq <= self.marks.get(room) {
             return Ok(());
         }
-        self.output.one(&InRoom { room, message })?;
+        self.output.one(&InRoom { room, message, state: None, label: self.label(room) })?;
         self.left = self.left.map(|left| left.saturating_sub(1));
         self.marks.set(room, seq)
     }
@@ -236,7 +255,8 @@ impl Ear<'_> {
                     if self.left == Some(0) {
                         return Ok(());
                     }
-                    self.output.one(&InRoom { room, message })?;
+                    let label = self.label(room);
+                    self.output.one(&InRoom { room, message, state: None, label })?;
                     self.left = self.left.map(|left| left.saturating_sub(1));
                     last_seq = last_seq.max(message.seq.unwrap_or_default());
                 }

@@ -1,22 +1,33 @@
 //! `room create|list|invite|remove|role|rejoin|leave`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::{Client, RoomInfo, RoomOptions, RoomStatus, Stage};
 use protocol::{RoomId, SubmitId, UserId};
 
+use super::messages::catch_up;
 use super::{find_room, follow, online};
 use crate::args::{Global, RoomVerb};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
-use crate::{place, prompt};
+use crate::prompt;
+
+/// How long to wait for what is new before going on with what this device has.
+const SYNC: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(global: &Global, output: &Output, verb: RoomVerb) -> Result<Exit, Failure> {
     let patience = global.patience();
+    let sync = patience.min(SYNC);
     match verb {
         RoomVerb::List => {
-            output.list(&place::open(global).await?.rooms().await?)?;
-            Ok(Exit::Done)
+            online(global, |client| async move {
+                if tokio::time::timeout(sync, catch_up(&client)).await.is_err() {
+                    output.talk("The node was not reached; this is what the device has.");
+                }
+                output.list(&client.rooms().await?)?;
+                Ok(Exit::Done)
+            })
+            .await
         }
         RoomVerb::Create { name, post_quantum } => {
             let options = RoomOptions { name, post_quantum };
@@ -95,6 +106,12 @@ async fn carry_out(
     change: Change,
     patience: Duration,
 ) -> Result<Exit, Failure> {
+    let deadline = Instant::now() + patience;
+    if let Change::Remove(users) = &change {
+        // Whoever came or went a moment ago counts too.
+        let _late = tokio::time::timeout(patience.min(SYNC), catch_up(&client)).await;
+        present(&find_room(&client, &room).await?, users)?;
+    }
     let room = find_room(&client, &room).await?.room;
     let mut commands: Vec<SubmitId> = Vec::new();
     match change {
@@ -114,9 +131,22 @@ async fn carry_out(
     }
     let mut exits = Vec::new();
     for command in &commands {
-        exits.push(follow(&client, output, (command, &room), Stage::Accepted, patience).await?);
+        let left = deadline.saturating_duration_since(Instant::now());
+        exits.push(follow(&client, output, (command, &room), Stage::Accepted, left).await?);
     }
     Ok(together(&exits))
+}
+
+/// Nobody can be removed who is not there.
+fn present(info: &RoomInfo, users: &[UserId]) -> Result<(), Failure> {
+    match users.iter().find(|u| info.members.iter().all(|m| m.user != **u)) {
+        None => Ok(()),
+        Some(absent) => Err(Failure::caller(
+            "not-found",
+            format!("{} is not in this room", absent.handle()),
+            "waxwing room list shows who is",
+        )),
+    }
 }
 
 /// One exit code for several commands.
