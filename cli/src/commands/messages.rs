@@ -152,8 +152,8 @@ pub(super) async fn listen(
             None => None,
         };
         let count = listen.count;
-        let named = client.rooms().await?.into_iter();
-        let names = named.filter_map(|r| r.name.map(|name| (r.room, name))).collect();
+        let known = client.rooms().await?.into_iter();
+        let names = known.filter_map(|r| r.name.map(|name| (r.room, name))).collect();
         let mut ear = Ear {
             events: client.events(),
             everything: listen.events || output.for_programs(),

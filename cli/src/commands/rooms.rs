@@ -1,9 +1,10 @@
 //! `room create|list|invite|remove|role|rejoin|leave`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use client::{Client, RoomInfo, RoomOptions, RoomStatus, Stage};
 use protocol::{RoomId, SubmitId, UserId};
+use tokio::time::Instant;
 
 use super::messages::catch_up;
 use super::{find_room, follow, online};
