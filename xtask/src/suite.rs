@@ -21,7 +21,8 @@ pub(crate) fn run(filter: Option<&str>) -> ExitCode {
     }
     suite.tests(filter);
     if filter.is_none() {
-        suite.program("bench: group commit", "group_commit", &["--check"]);
+        // Speed depends on the disk and its other users, so the bench tells here and judges nothing.
+        suite.program("bench: group commit", "group_commit", &[]);
         suite.program("dev check", "waxwing-dev", &["--check"]);
         let mut docs = cargo(&["doc", "--workspace", "--no-deps"]);
         docs.env("RUSTDOCFLAGS", "-D warnings");
