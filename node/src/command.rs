@@ -33,6 +33,8 @@ struct Arguments {
     /// How results are printed.
     #[arg(short, long, global = true, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    flags: Flags,
     #[command(subcommand)]
     command: Command,
 }
@@ -89,15 +91,18 @@ pub fn main() -> ExitCode {
 }
 
 async fn execute(arguments: Arguments) -> Result<Option<Report>, Failure> {
-    let Arguments { config: file, command, .. } = arguments;
+    let Arguments { config: file, command, flags, .. } = arguments;
     if let Command::Init(init) = command {
-        return init::init(&file, &init).await.map(Some);
+        return init::init(&file, &init, &flags).await.map(Some);
     }
-    let config = Config::load(&file, &Flags::default())?;
+    let config = Config::load(&file, &flags)?;
     match command {
         Command::Init(_) => Ok(None),
         Command::Run => run::run(config).await.map(|()| None),
         Command::Config(ConfigCommand::Check) => {
+            // What only the data can tell: whether the folder, the keys and the database are there and are this node's.
+            crate::nodekey::public_key(&config.data_dir)?;
+            Opened::of(config.clone()).await?.store.close().await;
             let text = format!(
                 "{} is fine: {} on {}",
                 file.display(),
@@ -149,9 +154,7 @@ impl Opened {
         if configured != 0 {
             return configured;
         }
-        let file =
-            std::fs::read_to_string(self.config.data_dir.join("address")).unwrap_or_default();
-        file.trim().parse::<std::net::SocketAddr>().map_or(0, |a| a.port())
+        crate::folder::address(&self.config.data_dir).map_or(0, |a| a.port())
     }
 
     /// How the node is reached, for lines.

@@ -201,15 +201,27 @@ pub struct ConfigError {
     pub hint: String,
 }
 
-/// Settings from the command line; they win over everything.
-#[derive(Clone, Debug, Default, Serialize)]
+/// Settings from the command line; they win over the file and the environment.
+#[derive(Clone, Debug, Default, Serialize, clap::Args)]
 pub struct Flags {
-    /// See [`Config::domain`].
+    /// The part after the last @ of people's names. It cannot be changed later.
+    #[arg(long, global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
-    /// See [`Config::data_dir`].
+    /// Where keys and database are.
+    #[arg(long, global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, global = true)]
+    #[serde(rename = "listen", skip_serializing_if = "Option::is_none", serialize_with = "nested")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `--listen` is the key `listen.address`.
+#[expect(clippy::ref_option, reason = "the form that serde asks for")]
+fn nested<S: serde::Serializer>(address: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(address.iter().map(|address| ("address", address)))
 }
 
 impl Config {
@@ -237,7 +249,11 @@ impl Config {
             && !config.data_dir.as_os_str().is_empty()
             && let Some(folder) = path.parent()
         {
-            config.data_dir = folder.join(&config.data_dir);
+            config.data_dir = match &flags.data_dir {
+                // One on the command line means what it means in a shell.
+                Some(given) => std::path::absolute(given).unwrap_or_else(|_| given.clone()),
+                None => folder.join(&config.data_dir),
+            };
         }
         check::values(&config, &path.display().to_string())?;
         Ok(config)

@@ -18,6 +18,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A node runs on the data directory.
+    #[error("a node is running on {}", .0.display())]
+    Running(std::path::PathBuf),
     /// The configuration.
     #[error("configuration: {0}")]
     Config(String),

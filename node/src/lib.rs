@@ -16,6 +16,7 @@ pub mod command;
 pub mod config;
 mod devices;
 pub mod error;
+mod folder;
 mod http;
 mod inbox;
 mod keys;
@@ -42,6 +43,7 @@ use tokio::net::TcpListener;
 use crate::app::{App, Parts};
 use crate::config::Config;
 use crate::error::Error;
+use crate::folder::Held;
 use crate::http::listen::{Server, Tls};
 use crate::nodekey::NodeKeys;
 use crate::store::{Location, Options, Store};
@@ -52,19 +54,21 @@ pub struct Node {
     app: Arc<App>,
     listener: TcpListener,
     address: SocketAddr,
+    held: Held,
 }
 
 impl Node {
     /// Opens the database, reads the keys and binds the port.
     ///
     /// # Errors
-    /// When one of them cannot be had.
+    /// When one of them cannot be had; [`Error::Running`] when a node runs on the data directory.
     pub async fn build(
         config: Config,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, Error> {
         let domain = config.domain().map_err(|e| Error::Config(e.to_string()))?;
+        let held = Held::take(&config.data_dir)?;
         let keys = NodeKeys::load(&config.data_dir, &domain, entropy.as_ref(), clock.now())?;
         let wakes = Arc::new(Wakes::default());
         let told = wakes.clone();
@@ -74,16 +78,16 @@ impl Node {
         };
         let store = Store::open(options, clock.as_ref(), entropy.as_ref()).await?;
         let incarnation = life::begin(&store, &config.data_dir, entropy.as_ref()).await?;
-        // A node that was killed left its address behind; it must not be taken for ours.
-        let _none = std::fs::remove_file(config.data_dir.join("address"));
         let wanted = config.listen.address;
         let bound = TcpListener::bind(wanted).await;
         let listener = bound.map_err(Error::io(format!("cannot listen on {wanted}")))?;
         let address = listener.local_addr().map_err(Error::io("the listener's address"))?;
+        // A node that was killed left its address behind; it must not be taken for ours.
+        let _none = std::fs::remove_file(config.data_dir.join("address"));
         let parts = Parts { config, domain, incarnation, store, clock, entropy, keys, wakes };
         let app = Arc::new(App::new(parts));
         app.set_port(address.port());
-        Ok(Self { app, listener, address })
+        Ok(Self { app, listener, address, held })
     }
 
     /// The address that it listens on.
@@ -97,7 +101,7 @@ impl Node {
     /// # Errors
     /// When it cannot start.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { app, listener, address } = self;
+        let Self { app, listener, address, held } = self;
         let tls = Tls::new(app.clone());
         tls.acceptor()?;
         let server = Server {
@@ -132,6 +136,7 @@ impl Node {
         app.store.close().await;
         // Whoever looks for the node finds out that it is gone; if the file is gone already, that is the same.
         let _gone = std::fs::remove_file(&file);
+        drop(held);
         tracing::info!("stopped");
         Ok(())
     }

@@ -74,6 +74,19 @@ impl NodeKeys {
     }
 }
 
+/// A key file that is there already: the folder holds a node's data.
+pub(crate) fn present(data_dir: &Path) -> Option<PathBuf> {
+    [node_file(data_dir), hub_file(data_dir)].into_iter().find(|file| file.exists())
+}
+
+/// Takes back what [`NodeKeys::create`] made for a node that was not finished.
+pub(crate) fn remove(data_dir: &Path) {
+    for file in [node_file(data_dir), hub_file(data_dir)] {
+        // It may not have come so far.
+        let _none = std::fs::remove_file(file);
+    }
+}
+
 /// The node's public key, read from its file without issuing anything.
 pub(crate) fn public_key(data_dir: &Path) -> Result<[u8; 32], Error> {
     Ok(*read(&node_file(data_dir))?.public().as_bytes())

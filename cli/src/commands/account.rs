@@ -135,7 +135,7 @@ fn link_failure(error: client::Error) -> Failure {
     match &error {
         client::Error::Refused(r) if r.code == protocol::Code::NotFound => Failure::caller(
             r.code.as_str(),
-            "this device line was used already or has expired; it works once, for ten minutes",
+            "this device line has expired, or a device was made with it; it works for ten minutes",
             "waxwing devices add on your other device prints a new line",
         ),
         _ => error.into(),

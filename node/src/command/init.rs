@@ -1,8 +1,7 @@
 //! `init`: everything a node needs, made once.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use serde_json::json;
@@ -16,15 +15,6 @@ use crate::store::{Options, Store, identity};
 
 #[derive(Debug, Args)]
 pub(super) struct Init {
-    /// The part after the last @ of people's names. It cannot be changed later.
-    #[arg(long)]
-    domain: String,
-    /// Where keys and database go.
-    #[arg(long, default_value = "/var/lib/waxwing")]
-    data_dir: PathBuf,
-    /// Address and port to listen on; port 0 takes a free one.
-    #[arg(long, default_value = "0.0.0.0:8443")]
-    listen: SocketAddr,
     /// Host name or address in invitation lines; the domain if not given.
     #[arg(long, default_value = "")]
     public_host: String,
@@ -36,29 +26,38 @@ pub(super) struct Init {
     database: String,
 }
 
-pub(super) async fn init(file: &Path, init: &Init) -> Result<Report, Failure> {
+/// Where a node's data goes if nobody says otherwise.
+const DATA_DIR: &str = "/var/lib/waxwing";
+
+pub(super) async fn init(file: &Path, init: &Init, flags: &Flags) -> Result<Report, Failure> {
     if file.exists() {
         return Err(exists(file));
     }
-    protocol::Domain::parse(&init.domain).map_err(|e| Fault {
+    let data_dir = flags.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR));
+    if let Some(key) = nodekey::present(data_dir) {
+        return Err(exists(&key));
+    }
+    let domain = flags.domain.clone().unwrap_or_default();
+    protocol::Domain::parse(&domain).map_err(|e| Fault {
         code: "CONFIG".to_owned(),
-        what: format!("domain {:?}: {e}", init.domain),
+        what: format!("domain {domain:?}: {e}"),
         at: "--domain".to_owned(),
         why: "people's names end in it, and it cannot be changed later".to_owned(),
         hint: "write a lower-case host name, such as a.example".to_owned(),
         exit: Exit::Config,
     })?;
-    let data_dir = std::path::absolute(&init.data_dir).map_err(Error::io("the data directory"))?;
+    let data_dir = std::path::absolute(data_dir).map_err(Error::io("the data directory"))?;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&data_dir)
         .map_err(Error::io(format!("{} cannot be made", data_dir.display())))?;
-    write_config(file, &settings(init, &data_dir))?;
+    write_config(file, &settings(init, flags, &domain, &data_dir))?;
     let made = make(file).await;
     if made.is_err() {
         // Run again after mending what was wrong: a half-made node would be in the way.
         let _gone = std::fs::remove_file(file);
+        nodekey::remove(&data_dir);
     }
     made
 }
@@ -92,10 +91,11 @@ async fn make(file: &Path) -> Result<Report, Failure> {
 }
 
 /// The example with what was asked for in it.
-fn settings(init: &Init, data_dir: &Path) -> String {
+fn settings(init: &Init, flags: &Flags, domain: &str, data_dir: &Path) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
-    example(&init.domain, data_dir)
-        .replace("address = \"0.0.0.0:8443\"", &format!("address = \"{}\"", init.listen))
+    let listen = flags.listen.unwrap_or(Config::default().listen.address);
+    example(domain, data_dir)
+        .replace("address = \"0.0.0.0:8443\"", &format!("address = \"{listen}\""))
         .replace("host = \"\"", &format!("host = {}", quoted(&init.public_host)))
         .replace("port = 0\n", &format!("port = {}\n", init.public_port))
         .replace("url = \"\"\n", &format!("url = {}\n", quoted(&init.database)))

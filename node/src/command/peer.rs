@@ -84,12 +84,13 @@ async fn list(opened: &Opened) -> Result<Report, Failure> {
     let mut rows = Vec::new();
     for peer in &peers {
         let line = format!(
-            "{} at {}:{} {}, {} waiting\n",
+            "{} at {}:{} {}, {} waiting{}\n",
             peer.domain,
             peer.host,
             peer.port,
             peer.state.as_str(),
-            queued(peer)
+            queued(peer),
+            peer.last_error.as_deref().map_or(String::new(), |e| format!("; last error: {e}")),
         );
         text.push_str(&line);
         rows.push(shown(peer, queued(peer)));

@@ -81,6 +81,8 @@ pub(super) enum Exit {
     RateLimited = 5,
     /// A bug.
     Internal = 70,
+    /// Not now: somebody else is at it.
+    Busy = 75,
     /// Bad configuration.
     Config = 78,
 }
@@ -100,7 +102,7 @@ impl Failure {
                 "message": self.0.what,
                 "at": self.0.at,
                 "why": self.0.why,
-                "retryable": matches!(self.0.exit, Exit::Unreachable | Exit::RateLimited),
+                "retryable": matches!(self.0.exit, Exit::Unreachable | Exit::RateLimited | Exit::Busy),
                 "hint": self.0.hint,
             }})
             .to_string(),
@@ -149,6 +151,12 @@ impl From<Error> for Failure {
                 "the file or socket named above",
                 "check that it exists and may be used",
                 Exit::Unreachable,
+            ),
+            Error::Running(_) => (
+                "RUNNING",
+                "the data directory",
+                "stop that node first; `waxwing-node status` tells where it listens",
+                Exit::Busy,
             ),
             Error::Config(_) => {
                 ("CONFIG", "the configuration", "run `waxwing-node config check`", Exit::Config)

@@ -6,6 +6,7 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 
 use protocol::limit;
+use tracing_subscriber::EnvFilter;
 
 use super::{Config, ConfigError, DAY, ENV_PREFIX};
 
@@ -47,9 +48,15 @@ pub(super) fn environment(environment: &Figment) -> Result<(), ConfigError> {
 /// A value of the wrong type, as a sentence.
 pub(super) fn value_error(error: &figment::Error, file: &Path) -> ConfigError {
     let key = error.path.join(".");
+    let variable = format!("{ENV_PREFIX}{}", key.replace('.', "__").to_uppercase());
+    let from_environment = error.metadata.as_ref().is_some_and(|m| m.name.contains("environment"));
     ConfigError {
         what: format!("{key}: {}", error.kind),
-        at: format!("{key} in {}", file.display()),
+        at: if from_environment {
+            format!("environment variable {variable}")
+        } else {
+            format!("{key} in {}", file.display())
+        },
         hint: "give it a value of the kind the comment in the example describes".to_owned(),
     }
 }
@@ -84,6 +91,14 @@ pub(super) fn values(config: &Config, file: &str) -> Result<(), ConfigError> {
             "leave it empty, or write postgres://…",
         );
     }
+    if EnvFilter::try_new(&config.log.level).is_err() {
+        let hint = "write error, warn, info, debug or trace, or a filter such as info,node=debug";
+        return bad("log.level", format!("{:?} is no level", config.log.level), hint);
+    }
+    if !is_host(&config.public.host) {
+        let what = format!("{:?} is no host name or address", config.public.host);
+        return bad("public.host", what, "write a name such as chat.a.example, or [2001:db8::1]");
+    }
     let longest = limit::RETENTION.as_secs() / DAY;
     if config.retention.days > longest {
         // Key packages live only a week longer: a commit read later would lock its reader out.
@@ -113,6 +128,15 @@ pub(super) fn values(config: &Config, file: &str) -> Result<(), ConfigError> {
     match numbers.iter().find(|(_, n)| *n == 0) {
         Some((key, _)) => bad(key, "0 would stop the node".to_owned(), "write a number above 0"),
         None => Ok(()),
+    }
+}
+
+/// Empty, a name, an IPv4 address, or an IPv6 address in brackets: what fits into an invitation line.
+fn is_host(text: &str) -> bool {
+    let inside = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    match inside {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Connections: one that writes and a few that read, with every setting that durability rests on stated.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -100,9 +102,19 @@ async fn open_sqlite(path: &Path, create: bool) -> Result<Pools, StoreError> {
         let look = SqliteConnectOptions::new().filename(path).pragma("query_only", "ON");
         migrate::refuse_newer_sqlite(&look.busy_timeout(WAIT)).await?;
     }
+    if !exists {
+        // SQLite gives its other files the same mode. What it holds is nobody else's business.
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| StoreError::file(path, e))?;
+    }
     let base = SqliteConnectOptions::new()
         .filename(path)
-        .create_if_missing(create)
+        .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::error::{Error, Outcome, Stop};
 use crate::store::lanes;
 use crate::store::logs::{self, Log, LogId, LogName};
+use crate::store::peers as known;
 use crate::store::readers::{self, Stay};
 
 /// Tells a running lane that there may be more.
@@ -252,6 +253,13 @@ impl Carrying<'_> {
             .write(move |tx| {
                 Box::pin(async move {
                     let before = lanes::find(tx, log.id, &peer).await?;
+                    match &error {
+                        Some(error) => known::failed(tx, &peer, error).await?,
+                        None if before.last_error.is_some() => {
+                            known::contact(tx, &peer, now).await?;
+                        }
+                        None => {}
+                    }
                     let moved = matches!(effect, Effect::Advanced | Effect::Settled(_));
                     let state = lanes::Lane {
                         attempts: row.attempts,
