@@ -220,7 +220,7 @@ CREATE TABLE submission (
     bytes BIGINT NOT NULL,
     created_ms BIGINT NOT NULL,
     CONSTRAINT submission_digest_check CHECK ((length(digest) = 32)),
-    CONSTRAINT submission_pkey PRIMARY KEY (origin, room, submit_key),
+    CONSTRAINT submission_pkey PRIMARY KEY (submit_key, origin, room),
     CONSTRAINT submission_state_check CHECK ((state = ANY (ARRAY['stored'::text, 'accepted'::text])))
 );
 CREATE INDEX submission_by_age ON public.submission USING btree (created_ms);

@@ -192,7 +192,7 @@ CREATE TABLE submission (
     chain       BLOB,
     bytes       INTEGER NOT NULL DEFAULT 0, -- of one that waits for a hub
     created_ms  INTEGER NOT NULL,
-    PRIMARY KEY (origin, room, submit_key)
+    PRIMARY KEY (submit_key, origin, room) -- a SubmitId begins with the time: new ones lie side by side
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX submission_by_age ON submission (created_ms);

@@ -27,7 +27,9 @@ use crate::{Error, Event, Result, RoomStatus, World};
 
 /// A fresh name for a submission.
 pub(crate) fn mint(world: &World) -> SubmitId {
-    SubmitId::from_bytes(world.entropy.bytes16())
+    let mut random = [0; 10];
+    world.entropy.fill(&mut random);
+    SubmitId::mint(world.clock.now(), random)
 }
 
 /// A command that was just asked for.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::limit;
+use crate::{Timestamp, limit};
 
 /// Why a name was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -370,6 +370,19 @@ macro_rules! byte_id {
 byte_id!(
     /// A device's own name for one submission, minted once, kept until the submission has ended. PROTOCOL §5.1.
     SubmitId, 16);
+
+impl SubmitId {
+    /// A fresh name: 48 bits of the device's time, so that names minted together lie together in a node's index, then 80 random bits.
+    #[must_use]
+    pub fn mint(now: Timestamp, random: [u8; 10]) -> Self {
+        let [_, _, time @ ..] = now.ms().to_be_bytes();
+        let mut bytes = [0; 16];
+        for (byte, of) in bytes.iter_mut().zip(time.into_iter().chain(random)) {
+            *byte = of;
+        }
+        Self::from_bytes(bytes)
+    }
+}
 byte_id!(
     /// One life of a node's database: fresh at creation and at every restore. PROTOCOL §4.4.
     Incarnation, 16);

@@ -181,10 +181,16 @@ async fn submit_until(
     next: Arc<AtomicU64>,
     until: Instant,
 ) -> Result<(), StoreError> {
-    let mut own = 0_u128;
+    let mut own = 0_u64;
+    let started = Instant::now();
     while Instant::now() < until {
         own += 1;
-        let id = SubmitId::from_bytes(own.to_be_bytes());
+        let mut random = [0; 10];
+        for (byte, of) in random.iter_mut().zip(Digest::of_bytes(&own.to_be_bytes()).as_bytes()) {
+            *byte = *of;
+        }
+        let now = Fixed.now().after(started.elapsed());
+        let id = SubmitId::mint(now, random);
         let key = Key::of_device(device.clone(), room.clone(), &id);
         store.place(key, device.to_string(), decide).await?;
         next.fetch_add(1, Ordering::Relaxed);

@@ -199,7 +199,7 @@ CREATE TABLE submission (
     chain       BYTEA,
     bytes       BIGINT NOT NULL DEFAULT 0, -- of one that waits for a hub
     created_ms  BIGINT NOT NULL,
-    PRIMARY KEY (origin, room, submit_key)
+    PRIMARY KEY (submit_key, origin, room) -- a SubmitId begins with the time: new ones lie side by side
 );
 CREATE INDEX submission_by_age ON submission (created_ms);
 CREATE INDEX submission_waiting ON submission (origin) WHERE state = 'stored';

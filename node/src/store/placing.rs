@@ -12,10 +12,11 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::TryStreamExt as _;
 use protocol::Seq;
-use sqlx::{Either, Executor as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Either, Executor as _, SqliteConnection};
 use tokio::sync::oneshot;
 
 use super::logs::{Entry, Log, LogId};
@@ -118,7 +119,11 @@ pub(super) async fn run(tx: &mut Tx, placings: &mut [Box<dyn Placing>]) -> Resul
     for chunk in placings.chunks_mut(SLOTS) {
         let scenes = look_up(tx, chunk).await?;
         for (placing, scene) in chunk.iter_mut().zip(scenes) {
-            batch.decide(placing.as_mut(), scene);
+            match scene {
+                Ok(scene) => batch.decide(placing.as_mut(), scene),
+                // A broken row is the trouble of those who need it.
+                Err(error) => placing.refuse(error),
+            }
             done += u64::from(placing.succeeded());
         }
         batch.write(tx).await?;
@@ -189,64 +194,73 @@ impl Batch {
     }
 }
 
-/// Messages in one statement.
-pub(super) const SLOTS: usize = 16;
+/// Messages in one statement, at most.
+pub(super) const SLOTS: usize = 64;
 
-/// The same text once for each slot.
-macro_rules! slots {
-    ($head:literal, $slot:literal, $tail:literal) => {
-        concat!(
-            $head, $slot, ", ", $slot, ", ", $slot, ", ", $slot, ", ", $slot, ", ", $slot, ", ",
-            $slot, ", ", $slot, ", ", $slot, ", ", $slot, ", ", $slot, ", ", $slot, ", ", $slot,
-            ", ", $slot, ", ", $slot, ", ", $slot, $tail
-        )
-    };
+/// The statements for some number of messages.
+#[derive(Clone)]
+struct Statements {
+    look_up: Arc<str>,
+    write: Arc<str>,
 }
 
-/// [`super::submissions::scene`] for each slot. CROSS JOIN keeps SQLite from starting anywhere but at the slots.
-const LOOK_UP: &str = slots!(
-    "SELECT a.column1 AS slot, l.id, l.kind, l.name, l.hub, l.incarnation, l.head, l.tail, l.chain, l.tail_chain, l.last_at_ms, l.bytes, \
-     r.suite, r.epoch, r.created_ms AS room_created_ms, r.closed_ms, \
-     CAST(CASE WHEN EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id AND m.device = a.column5) \
-     OR EXISTS (SELECT 1 FROM member m WHERE m.user_id = a.column5 AND m.log_id = l.id) THEN 1 ELSE 0 END AS BIGINT) AS inside, \
-     s.digest, s.state, s.incarnation AS place_incarnation, s.seq AS place_seq, s.at_ms AS place_at_ms, s.chain AS place_chain, \
-     s.created_ms AS submission_created_ms \
-     FROM (VALUES ",
-    "(?, ?, ?, ?, ?)",
-    ") a CROSS JOIN log l ON l.kind = 'room' AND l.name = a.column2 CROSS JOIN room r ON r.log_id = l.id \
-     LEFT JOIN submission s ON s.origin = a.column3 AND s.room = a.column2 AND s.submit_key = a.column4 \
-     WHERE a.column1 IS NOT NULL"
-);
+/// One of each size, so that SQLite prepares each once: 1, 2, 4 and so on up to [`SLOTS`].
+static STATEMENTS: LazyLock<Vec<Statements>> =
+    LazyLock::new(|| (0..=SLOTS.ilog2()).map(|size| statements(1 << size)).collect());
 
-/// [`super::submissions::place`] for each slot: heads, entries, submissions.
-const WRITE: &str = concat!(
-    slots!(
-        "UPDATE log SET head = a.column2, chain = a.column3, last_at_ms = a.column4, bytes = a.column5 FROM (VALUES ",
-        "(?, ?, ?, ?, ?, ?)",
-        ") a WHERE log.id = a.column1 AND log.head = a.column6; "
-    ),
-    slots!(
-        "INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain, note) \
-         SELECT column1, column2, column3, column4, column5, column6, column7, column8 FROM (VALUES ",
-        "(?, ?, ?, ?, ?, ?, ?, ?)",
-        ") WHERE column1 IS NOT NULL; "
-    ),
-    slots!(
-        "INSERT INTO submission (origin, room, submit_key, digest, state, incarnation, seq, at_ms, chain, created_ms) \
-         SELECT column1, column2, column3, column4, 'accepted', column5, column6, column7, column8, column9 FROM (VALUES ",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ") WHERE column1 IS NOT NULL"
-    )
-);
+impl Statements {
+    /// Those with room for `messages`, and for how many they have room.
+    fn of(messages: usize) -> (Self, usize) {
+        let slots = messages.max(1).next_power_of_two();
+        let made = STATEMENTS.get(slots.ilog2() as usize).cloned();
+        (made.unwrap_or_else(|| statements(slots)), slots)
+    }
+}
 
+/// [`super::submissions::scene`] for each slot; then [`super::logs::append`] and [`super::submissions::record`]: heads, entries, submissions.
+fn statements(slots: usize) -> Statements {
+    let rows = |columns: usize| {
+        let row = format!("({})", vec!["?"; columns].join(", "));
+        vec![row; slots].join(", ")
+    };
+    // CROSS JOIN keeps SQLite from starting anywhere but at the slots.
+    let look_up = format!(
+        "SELECT json_group_array(json_array(a.column1, \
+         json_array(l.id, l.kind, l.name, l.hub, hex(l.incarnation), l.head, l.tail, hex(l.chain), hex(l.tail_chain), l.last_at_ms, l.bytes), \
+         json_array(r.suite, r.epoch, r.created_ms, r.closed_ms), \
+         EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id AND m.device = a.column5) \
+         OR EXISTS (SELECT 1 FROM member m WHERE m.user_id = a.column5 AND m.log_id = l.id), \
+         json(iif(s.state IS NULL, NULL, json_array(hex(s.digest), s.state, hex(s.incarnation), s.seq, s.at_ms, hex(s.chain), s.created_ms))))) \
+         FROM (VALUES {}) a CROSS JOIN log l ON l.kind = 'room' AND l.name = a.column2 CROSS JOIN room r ON r.log_id = l.id \
+         LEFT JOIN submission s ON s.submit_key = a.column4 AND s.origin = a.column3 AND s.room = a.column2 \
+         WHERE a.column1 IS NOT NULL",
+        rows(5)
+    );
+    let write = format!(
+        "UPDATE log SET head = a.column2, chain = a.column3, last_at_ms = a.column4, bytes = a.column5 FROM (VALUES {}) a \
+         WHERE log.id = a.column1 AND log.head = a.column6; \
+         INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain, note) \
+         SELECT column1, column2, column3, column4, column5, column6, column7, column8 FROM (VALUES {}) WHERE column1 IS NOT NULL; \
+         INSERT INTO submission (origin, room, submit_key, digest, state, incarnation, seq, at_ms, chain, created_ms) \
+         SELECT column1, column2, column3, column4, 'accepted', column5, column6, column7, column8, column9 FROM (VALUES {}) \
+         WHERE column1 IS NOT NULL",
+        rows(6),
+        rows(8),
+        rows(9)
+    );
+    Statements { look_up: look_up.into(), write: write.into() }
+}
+
+/// The scene of each, or what is wrong with it alone.
 async fn look_up(
     tx: &mut Tx,
     placings: &[Box<dyn Placing>],
-) -> Result<Vec<Option<Scene>>, StoreError> {
+) -> Result<Vec<Result<Option<Scene>, StoreError>>, StoreError> {
     let Inner::Sqlite(c) = &mut tx.inner else { return Err(StoreError::Closed) };
-    let mut query = sqlx::query_as::<_, SlotRow>(LOOK_UP);
+    let (statements, slots) = Statements::of(placings.len());
+    let mut query = sqlx::query_scalar::<_, String>(AssertSqlSafe(statements.look_up));
     let mut asked = placings.iter().zip(0_i64..);
-    for _ in 0..SLOTS {
+    for _ in 0..slots {
         let slot = asked.next().map(|(placing, n)| (placing.ask(), n));
         let key = slot.map(|((key, _), _)| key);
         query = query
@@ -256,27 +270,75 @@ async fn look_up(
             .bind(key.map(|key| key.bytes.as_slice()))
             .bind(slot.map(|((_, sender), _)| sender));
     }
-    let rows = query.fetch_all(&mut **c).await.map_err(|e| tx.failed(e))?;
-    let mut scenes = vec![None; placings.len()];
-    for SlotRow { slot, scene } in rows {
-        let slot = usize::try_from(slot).ok().and_then(|n| scenes.get_mut(n));
-        if let Some(slot) = slot {
-            *slot = Some(scene.try_into()?);
+    let text = query.fetch_one(&mut **c).await.map_err(|e| tx.failed(e))?;
+    let found: Vec<(usize, FoundLog, FoundRoom, i64, Option<FoundPrior>)> =
+        serde_json::from_str(&text)
+            .map_err(|_| StoreError::Corrupt { table: "log", column: "row" })?;
+    let mut scenes: Vec<_> = placings.iter().map(|_| Ok(None)).collect();
+    for (slot, log, room, inside, prior) in found {
+        if let Some(slot) = scenes.get_mut(slot) {
+            *slot = scene(log, room, inside, prior).map(Some);
         }
     }
     Ok(scenes)
 }
 
-struct SlotRow {
-    slot: i64,
-    scene: SceneRow,
-}
+/// Bytes, in hexadecimal: JSON has none.
+#[derive(serde::Deserialize)]
+struct Hex(#[serde(with = "hex::serde")] Vec<u8>);
 
-impl<'r> sqlx::FromRow<'r, sqlx::sqlite::SqliteRow> for SlotRow {
-    fn from_row(row: &'r sqlx::sqlite::SqliteRow) -> Result<Self, sqlx::Error> {
-        use sqlx::Row as _;
-        Ok(Self { slot: row.try_get("slot")?, scene: SceneRow::from_row(row)? })
+type FoundLog = (i64, String, String, String, Hex, i64, i64, Hex, Hex, i64, i64);
+type FoundRoom = (i64, i64, i64, Option<i64>);
+type FoundPrior = (Hex, String, Hex, Option<i64>, Option<i64>, Hex, i64);
+
+fn scene(
+    log: FoundLog,
+    room: FoundRoom,
+    inside: i64,
+    prior: Option<FoundPrior>,
+) -> Result<Scene, StoreError> {
+    let (id, kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes) = log;
+    let (suite, epoch, room_created_ms, closed_ms) = room;
+    let row = SceneRow {
+        id,
+        kind,
+        name,
+        hub,
+        incarnation: incarnation.0,
+        head,
+        tail,
+        chain: chain.0,
+        tail_chain: tail_chain.0,
+        last_at_ms,
+        bytes,
+        suite,
+        epoch,
+        room_created_ms,
+        closed_ms,
+        inside,
+        digest: None,
+        state: None,
+        place_incarnation: None,
+        place_seq: None,
+        place_at_ms: None,
+        place_chain: None,
+        submission_created_ms: None,
+    };
+    let Some((digest, state, incarnation, seq, at_ms, chain, created_ms)) = prior else {
+        return row.try_into();
+    };
+    // SQLite writes no bytes and empty bytes alike; where they are missing, `state` says that they may be.
+    SceneRow {
+        digest: Some(digest.0),
+        state: Some(state),
+        place_incarnation: Some(incarnation.0),
+        place_seq: seq,
+        place_at_ms: at_ms,
+        place_chain: Some(chain.0),
+        submission_created_ms: Some(created_ms),
+        ..row
     }
+    .try_into()
 }
 
 /// How many rows each of the three statements touched.
@@ -285,9 +347,10 @@ async fn write(
     rows: Vec<(LogId, Entry, Key, Submission)>,
     logs: BTreeMap<LogId, (Log, Seq)>,
 ) -> Result<Vec<u64>, sqlx::Error> {
-    let mut query = sqlx::query(WRITE);
+    let (statements, slots) = Statements::of(rows.len());
+    let mut query = sqlx::query(AssertSqlSafe(statements.write));
     let mut logs = logs.into_values();
-    for _ in 0..SLOTS {
+    for _ in 0..slots {
         let log = logs.next();
         let log = log.as_ref();
         query = query
@@ -300,7 +363,7 @@ async fn write(
     }
     let mut submissions = Vec::with_capacity(rows.len());
     let mut rows = rows.into_iter();
-    for _ in 0..SLOTS {
+    for _ in 0..slots {
         let (log, entry) = rows.next().map_or((None, None), |(log, entry, key, submission)| {
             submissions.push((key, submission));
             (Some(log), Some(entry))
@@ -317,7 +380,7 @@ async fn write(
             .bind(e.and_then(|e| e.note.as_deref()));
     }
     let mut submissions = submissions.iter();
-    for _ in 0..SLOTS {
+    for _ in 0..slots {
         let row = submissions.next();
         let place = row.and_then(|(_, submission)| match &submission.state {
             State::Accepted(accepted) => Some(accepted),

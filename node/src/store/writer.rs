@@ -34,6 +34,9 @@ const CHECKPOINT_PAGES: i64 = 1_000;
 /// Pages at which readers are waited for, so that the log can start again from its beginning: 256 MiB.
 const RESTART_PAGES: i64 = 65_536;
 
+/// Transactions between two looks at the log: a look costs as much as a statement.
+const LOOK_EVERY: usize = 16;
+
 /// What the writer has done so far.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -147,6 +150,8 @@ pub(super) struct Writer {
     batch_max: usize,
     /// How many shared the last transaction.
     last: usize,
+    /// Transactions since the last look at the log.
+    unlooked: usize,
     broken: bool,
 }
 
@@ -161,7 +166,16 @@ impl Writer {
             Pools::Sqlite { .. } => BATCH_SQLITE,
             Pools::Postgres { .. } => BATCH_POSTGRES,
         };
-        Self { pools, waiting, subscriber, counters, batch_max, last: 0, broken: false }
+        Self {
+            pools,
+            waiting,
+            subscriber,
+            counters,
+            batch_max,
+            last: 0,
+            unlooked: 0,
+            broken: false,
+        }
     }
 
     /// Starts it on a thread of its own. Its work is one short wait for the database after the other: on a worker of the runtime each of them
@@ -229,7 +243,9 @@ impl Writer {
         let ok = fate.is_ok();
         // On a worker of the runtime: whoever is woken there need not be fetched from another thread one by one.
         tokio::spawn(async move { batch.answer(&fate) });
-        if ok {
+        self.unlooked += 1;
+        if ok && self.unlooked >= LOOK_EVERY {
+            self.unlooked = 0;
             self.checkpoint().await;
         }
     }
