@@ -28,6 +28,10 @@ pub const REQUEST_BYTES: usize = 1024 * 1024;
 /// A request body of a peer.
 pub const PEER_BODY_BYTES: usize = 16 * 1024 * 1024;
 
+/// What the entries of one request do to the devices of its receiver, written out (`Fed-Members`, PROTOCOL §9.5): a commit that adds
+/// [`ADDS_PER_COMMIT`] devices with URIs of about 60 bytes fits well. What one entry does must fit, so no commit is taken that would not.
+pub const MEMBERS_HEADER_BYTES: usize = 56 * 1024;
+
 /// Entries in one push, read or notify.
 pub const BATCH_ENTRIES: usize = 64;
 /// Bytes of entries in one push, read or notify; a single larger entry goes alone.
