@@ -21,6 +21,8 @@ pub const MESSAGE_BYTES: usize = 256 * 1024;
 pub const BUNDLE_BYTES: usize = 4 * 1024 * 1024;
 /// Devices one commit may add: keeps a Welcome under [`BUNDLE_BYTES`].
 pub const ADDS_PER_COMMIT: usize = 256;
+/// Changes of the participant list in one commit: one is enough, and each costs a copy of the list.
+pub const LIST_UPDATES_PER_COMMIT: usize = 16;
 /// A ratchet tree as sent to a joiner.
 pub const TREE_BYTES: usize = 8 * 1024 * 1024;
 /// Any other request body of a device.
