@@ -19,8 +19,6 @@ const MEMORY_KIB: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 const LANES: u32 = 1;
 
-/// Bytes that sealing adds: nonce and tag.
-pub const OVERHEAD_BYTES: usize = NONCE_BYTES + 16;
 /// Bytes of the salt of a passphrase.
 pub const SALT_BYTES: usize = 16;
 
@@ -122,7 +120,7 @@ mod tests {
         let entropy = TestEntropy::default();
         let key = SealKey::generate(&entropy);
         let sealed = key.seal(b"row 1", b"secret", &entropy);
-        assert_eq!(sealed.len(), 6 + OVERHEAD_BYTES);
+        assert_eq!(sealed.len(), 6 + NONCE_BYTES + 16);
         assert_eq!(key.open(b"row 1", &sealed).unwrap().as_slice(), b"secret");
         assert!(key.open(b"row 2", &sealed).is_err(), "moved to another row");
         assert!(SealKey::generate(&entropy).open(b"row 1", &sealed).is_err());

@@ -47,14 +47,12 @@ impl Breaker {
         if self.failures == 0 {
             return Dial::Now;
         }
+        // Nothing waits longer than the longest delay, even when the clock was set back.
+        self.probe = self.probe.map(|at| at.min(now));
         if self.probe.is_some_and(|at| now < at.after(PROBE_MAX)) {
             return Dial::AfterProbe;
         }
-        // Nothing waits longer than the longest delay, even when the clock was set back.
         self.next_at = self.next_at.min(now.after(Backoff::STANDARD.cap));
-        if self.probe.is_some_and(|at| at > now) {
-            self.probe = Some(now);
-        }
         if now < self.next_at {
             return Dial::At(self.next_at);
         }
@@ -120,5 +118,11 @@ mod tests {
         b.silent(ms(900_000_000), u32::MAX);
         assert_eq!(b.dial(ms(0)), Dial::At(ms(300_000)));
         assert_eq!(b.dial(ms(300_000)), Dial::Now);
+        // The same while a probe is under way that never reports.
+        let mut b = Breaker::default();
+        b.silent(ms(0), 0);
+        assert_eq!(b.dial(ms(900_000_000)), Dial::Now);
+        assert_eq!(b.dial(ms(0)), Dial::AfterProbe);
+        assert_eq!(b.dial(ms(120_000)), Dial::Now);
     }
 }

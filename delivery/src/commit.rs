@@ -187,8 +187,8 @@ impl Change {
 
 const TOO_BUSY: &str = "Others changed the room each time this change was ready. It was not carried out; try it again.";
 
-/// Whether a commit holds every proposal that is pending at the hub. An external commit cannot: those proposals lapse with the epoch, and the hub makes its own
-/// ones again.
+/// Whether a commit of a member holds every proposal that is pending at the hub. A join from outside (`external`) cannot carry all kinds, and which it must
+/// is for the group's state to say: PROTOCOL §7.4.
 ///
 /// # Errors
 /// `MissingProposal`.

@@ -169,7 +169,8 @@ impl Lane {
         if self.in_flight.is_some() || self.row.parked.is_some() || self.row.cursor >= self.head {
             return Step::Idle;
         }
-        if now < self.row.next_at {
+        // Before its own last attempt the clock was set back, and the wait would be as long as the way back: it is over instead.
+        if now < self.row.next_at && now >= self.started {
             return Step::WaitUntil(self.row.next_at);
         }
         Step::Send { after: self.row.cursor, count: self.count }

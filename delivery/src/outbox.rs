@@ -111,7 +111,7 @@ impl Outbox {
         let idle = self.rooms.values().filter(|r| r.sending.is_none());
         let first = |room: &Lineup| room.queued.first().and_then(|(_, id)| self.get(id));
         let turns: Vec<&Item> = idle.filter_map(first).collect();
-        if let Some(item) = turns.iter().filter(|i| i.next_at <= now).min_by_key(|i| i.order) {
+        if let Some(item) = turns.iter().filter(|i| due(i.next_at, now)).min_by_key(|i| i.order) {
             return if item.encrypted { Step::Submit(item.id) } else { Step::Encrypt(item.id) };
         }
         turns.iter().map(|i| i.next_at).min().map_or(Step::Idle, Step::WaitUntil)
@@ -296,7 +296,10 @@ impl Outbox {
         let stored = self.entries.values().filter(|e| e.item.state == State::Stored);
         let stored: Vec<SubmitId> = stored.map(|e| e.item.id).collect();
         let again = |id: &SubmitId| {
-            self.entries.get_mut(id)?.item.next_at = Timestamp::default();
+            let item = &mut self.entries.get_mut(id)?.item;
+            item.next_at = Timestamp::default();
+            // It had left, and the hub may have it.
+            item.attempts = item.attempts.max(1);
             self.set(id, State::Queued).cloned()
         };
         stored.iter().filter_map(again).collect()
@@ -401,6 +404,12 @@ impl Outbox {
             self.rooms.remove(&item.room);
         }
     }
+}
+
+/// Whether its time has come, or lies further ahead than any wait: then the clock was set back.
+fn due(at: Timestamp, now: Timestamp) -> bool {
+    let longest = backoff::FLOOR_MAX + Backoff::STANDARD.cap;
+    at.since(now).is_zero() || at.since(now) > longest
 }
 
 #[cfg(test)]

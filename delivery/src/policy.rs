@@ -22,10 +22,12 @@
 //!
 //! Somebody listed without a leaf is allowed: a person whose last device was revoked stays in the room and comes back with the next device.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::room::{CommitFacts, Participants, Role};
-use protocol::{Code, DeviceId, Refusal, UserId, limit};
+use protocol::{Code, DeviceId, Domain, Refusal, UserId, limit};
+
+use crate::quota;
 
 /// Judges a commit.
 ///
@@ -59,14 +61,45 @@ pub fn judge_leave(list: &Participants, user: &UserId) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn sizes(facts: &CommitFacts) -> Result<(), Refusal> {
-    if facts.added.len() > limit::ADDS_PER_COMMIT {
-        return Err(Refusal::because(Code::TooLarge, "The commit adds too many devices at once."));
-    }
-    if facts.members.len() > limit::DEVICES_PER_ROOM {
-        return Err(Refusal::because(Code::TooLarge, "The room has too many devices."));
+/// Whether devices may join those that pending proposals are to remove: the next commit removes all of them, and must still be one of which their nodes
+/// can be told.
+///
+/// # Errors
+/// `QueueFull`.
+pub fn judge_pending(pending: &[DeviceId], leaving: &[DeviceId]) -> Result<(), Refusal> {
+    if header_bytes(pending.iter().chain(leaving)) > limit::MEMBERS_HEADER_BYTES {
+        return Err(Refusal::new(Code::QueueFull).retry_after_ms(quota::FULL_RETRY_MS));
     }
     Ok(())
+}
+
+fn sizes(facts: &CommitFacts) -> Result<(), Refusal> {
+    let too_large = |detail: &str| Err(Refusal::because(Code::TooLarge, detail));
+    if facts.added.len() > limit::ADDS_PER_COMMIT {
+        return too_large("The commit adds too many devices at once.");
+    }
+    if facts.removed.len() > limit::ADDS_PER_COMMIT {
+        return too_large("The commit removes too many devices at once.");
+    }
+    if facts.members.len() > limit::DEVICES_PER_ROOM {
+        return too_large("The room has too many devices.");
+    }
+    let gone = facts.removed.iter().chain(&facts.left).chain(&facts.expelled);
+    if header_bytes(facts.added.iter().chain(gone)) > limit::MEMBERS_HEADER_BYTES {
+        return too_large("The commit changes too many devices of one node at once.");
+    }
+    Ok(())
+}
+
+/// The most bytes that any one node needs to be told what becomes of these devices of its own: PROTOCOL §9.5.
+fn header_bytes<'a>(devices: impl Iterator<Item = &'a DeviceId>) -> usize {
+    // A sign, the device, an `@`, a number of up to 20 digits, a space.
+    let mut by_node: BTreeMap<&Domain, usize> = BTreeMap::new();
+    for device in devices {
+        let bytes = by_node.entry(device.domain()).or_default();
+        *bytes = bytes.saturating_add(device.as_str().len() + 23);
+    }
+    by_node.into_values().max().unwrap_or_default()
 }
 
 /// What is added and removed, and who is there afterwards, is one consistent story.
@@ -142,8 +175,10 @@ fn external(facts: &CommitFacts) -> Result<(), Refusal> {
 
 fn list_changes(facts: &CommitFacts, role: Role) -> Result<(), Refusal> {
     let own = facts.committer.user();
+    // Every member judges every commit, so a room of ten thousand must not cost their square.
+    let (before, after) = (roles(&facts.before), roles(&facts.after));
     for person in facts.after.list() {
-        let allowed = match facts.before.role(&person.user) {
+        let allowed = match before.get(&person.user).copied() {
             None => may_add(role, person.role),
             Some(was) if was == person.role => true,
             Some(was) => may_change(role, was, person.role, person.user == own),
@@ -157,7 +192,7 @@ fn list_changes(facts: &CommitFacts, role: Role) -> Result<(), Refusal> {
         }
     }
     for person in facts.before.list() {
-        let stays = facts.after.role(&person.user).is_some();
+        let stays = after.contains_key(&person.user);
         if !stays && !may_remove(role, person.role) && !left(facts, &person.user) {
             return Err(forbidden(&format!(
                 "Your role does not allow removing {}.",
@@ -166,6 +201,10 @@ fn list_changes(facts: &CommitFacts, role: Role) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+fn roles(list: &Participants) -> BTreeMap<&UserId, Role> {
+    list.list().iter().map(|p| (&p.user, p.role)).collect()
 }
 
 fn may_add(role: Role, to: Role) -> bool {

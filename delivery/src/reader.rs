@@ -164,18 +164,13 @@ impl Limits {
         batch: protocol::limit::BATCH_ENTRIES as u64,
         window: protocol::limit::WINDOW_ENTRIES,
     };
-    /// To a peer: one batch of `BATCH_ENTRIES` at a time.
-    pub const PEER: Self = Self {
-        batch: protocol::limit::BATCH_ENTRIES as u64,
-        window: protocol::limit::BATCH_ENTRIES as u64,
-    };
 }
 
 /// What to send a reader next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Window {
-    /// These entries, as far as [`fitting`] says, and before them word of the gap.
+    /// These entries, as far as `BATCH_BYTES` reaches but at least one, and before them word of the gap.
     Send {
         /// Entries to load; none if all that was left is gone.
         entries: Option<Span>,
@@ -226,21 +221,6 @@ fn missing(log: &LogEnds, next: Seq, last: Seq) -> Option<Gap> {
 
 const fn plus(seq: Seq, n: u64) -> Seq {
     Seq::new(seq.get().saturating_add(n))
-}
-
-/// How many of the loaded entries go into one batch, given their sizes: as many as `BATCH_BYTES` holds, and always the first.
-#[must_use]
-pub fn fitting(sizes: impl IntoIterator<Item = usize>) -> usize {
-    let mut total = 0usize;
-    let mut n = 0;
-    for size in sizes {
-        total = total.saturating_add(size);
-        if n > 0 && total > protocol::limit::BATCH_BYTES {
-            break;
-        }
-        n += 1;
-    }
-    n
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ struct Served {
 pub struct Push {
     /// Which log.
     pub log: LogRef,
-    /// Entries to load and send, as far as [`reader::fitting`] says; none if all that was left is gone.
+    /// Entries to load and send, as far as `BATCH_BYTES` reaches but at least one; none if all that was left is gone.
     pub entries: Option<Span>,
     /// Entries before them that are gone.
     pub gap: Option<Gap>,

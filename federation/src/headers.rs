@@ -21,11 +21,7 @@ pub const BUNDLE_SIG: HeaderName = HeaderName::from_static("fed-bundle-sig");
 /// In a follower's answer to notify: the last entry it has.
 pub const HEAD: HeaderName = HeaderName::from_static("fed-head");
 
-/// The longest `Fed-Members`: a commit adds at most [`limit::ADDS_PER_COMMIT`] devices, and their URIs are about 60 bytes long.
-/// Who serves peers must let a request's headers be this long and 8 KiB more.
-pub const MEMBERS_BYTES: usize = 56 * 1024;
-
-/// What all headers of a request may have together; set it as HTTP/2's `max_header_list_size`.
+/// What all headers of a request may have together: `Fed-Members` and 8 KiB more. Set it as HTTP/2's `max_header_list_size`.
 pub const HEADER_LIST_BYTES: u32 = 64 * 1024;
 
 fn malformed(name: &HeaderName, why: &str) -> Refusal {
@@ -172,10 +168,10 @@ impl MemberEffects {
     /// The effects as a header.
     ///
     /// # Errors
-    /// [`Code::TooLarge`] when they are longer than [`MEMBERS_BYTES`]: take fewer entries.
+    /// [`Code::TooLarge`] when they are longer than [`limit::MEMBERS_HEADER_BYTES`]: take fewer entries.
     pub fn new(effects: Vec<MemberEffect>) -> Result<Self, Refusal> {
         let list = Self(effects);
-        if list.text().len() > MEMBERS_BYTES {
+        if list.text().len() > limit::MEMBERS_HEADER_BYTES {
             return Err(Refusal::because(Code::TooLarge, "Too many devices change in one batch."));
         }
         Ok(list)
@@ -212,7 +208,7 @@ impl MemberEffects {
     /// names somebody else's device.
     pub fn read(headers: &HeaderMap, receiver: &Domain) -> Result<Self, Refusal> {
         let Some(text) = one(headers, &MEMBERS)? else { return Ok(Self::default()) };
-        if text.len() > MEMBERS_BYTES {
+        if text.len() > limit::MEMBERS_HEADER_BYTES {
             return Err(Refusal::because(
                 Code::TooLarge,
                 format!("The header {MEMBERS} is too long."),

@@ -1,7 +1,7 @@
 //! Device and node: CBOR bodies of requests, and frames of the stream. PROTOCOL §6.
 //!
 //! Structs are CBOR arrays by field number; readers skip fields they do not know, so fields may be added at the end.
-//! Every `…Bytes` length is checked by [`decode`]'s caller through the limits of [`crate::limit`].
+//! Lengths are not checked here: a body is bounded before it is decoded, and what is in it by whoever takes it in ([`crate::limit`]).
 
 use minicbor::{Decode, Encode};
 
@@ -505,7 +505,7 @@ pub struct Ack {
     pub cursor: Cursor,
 }
 
-/// `POST /v1/link` → nothing: an existing device leaves a sealed offer for a new one. Kept 10 minutes, handed out once.
+/// `POST /v1/link` → nothing: an existing device leaves a sealed offer for a new one. Kept 10 minutes, and handed out as often as it is asked for, because an answer may get lost.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct OfferLink {
     /// SHA-256 of the secret in the link line: the name under which it is fetched.

@@ -21,12 +21,18 @@ pub const MESSAGE_BYTES: usize = 256 * 1024;
 pub const BUNDLE_BYTES: usize = 4 * 1024 * 1024;
 /// Devices one commit may add: keeps a Welcome under [`BUNDLE_BYTES`].
 pub const ADDS_PER_COMMIT: usize = 256;
+/// Changes of the participant list in one commit: one is enough, and each costs a copy of the list.
+pub const LIST_UPDATES_PER_COMMIT: usize = 16;
 /// A ratchet tree as sent to a joiner.
 pub const TREE_BYTES: usize = 8 * 1024 * 1024;
 /// Any other request body of a device.
 pub const REQUEST_BYTES: usize = 1024 * 1024;
 /// A request body of a peer.
 pub const PEER_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// What the entries of one request do to the devices of its receiver, written out (`Fed-Members`, PROTOCOL §9.5): a commit that adds
+/// [`ADDS_PER_COMMIT`] devices with URIs of about 60 bytes fits well. What one entry does must fit, so no commit is taken that would not.
+pub const MEMBERS_HEADER_BYTES: usize = 56 * 1024;
 
 /// Entries in one push, read or notify.
 pub const BATCH_ENTRIES: usize = 64;

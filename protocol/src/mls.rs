@@ -234,22 +234,6 @@ impl<'a> TreeFrame<'a> {
     }
 }
 
-/// The length in bytes of the bare `GroupInfo` at the front of `bytes`.
-///
-/// # Errors
-/// As [`GroupInfoFrame::read`].
-pub fn group_info_len(bytes: &[u8]) -> Result<usize, Malformed> {
-    GroupInfoFrame::read(bytes).map(|(info, _)| info.bytes.len())
-}
-
-/// The length in bytes of the bare `KeyPackage` at the front of `bytes`.
-///
-/// # Errors
-/// As [`KeyPackageFrame::read`].
-pub fn key_package_len(bytes: &[u8]) -> Result<usize, Malformed> {
-    KeyPackageFrame::read(bytes).map(|(package, _)| package.bytes.len())
-}
-
 /// What precedes a bare structure in an `MLSMessage`: version `mls10` and the wire format.
 pub(crate) const WELCOME_HEADER: [u8; 4] = [0, 1, 0, 3];
 pub(crate) const GROUP_INFO_HEADER: [u8; 4] = [0, 1, 0, 4];

@@ -228,12 +228,17 @@ impl<C> minicbor::Encode<C> for Refusal {
 
 impl<'b, C> minicbor::Decode<'b, C> for Refusal {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        if d.array()? != Some(4) {
-            return Err(minicbor::decode::Error::message("a refusal has four fields"));
-        }
+        let fields = d.array()?.filter(|n| *n >= 4);
+        let further =
+            fields.ok_or(minicbor::decode::Error::message("a refusal has four fields"))?;
         let code = Code::parse(d.str()?).unwrap_or(Code::Unavailable);
-        Ok(Self { retry_after_ms: None, epoch: None, ..Self::because(code, d.str()?) })
-            .and_then(|r| Ok(Self { retry_after_ms: d.decode()?, epoch: d.decode()?, ..r }))
+        let refusal = Self::because(code, d.str()?);
+        let refusal = Self { retry_after_ms: d.decode()?, epoch: d.decode()?, ..refusal };
+        // PROTOCOL §6.1: a reader ignores further fields. The end of the input ends this, whatever the length says.
+        for _ in 4..further {
+            d.skip()?;
+        }
+        Ok(refusal)
     }
 }
 
@@ -255,5 +260,24 @@ mod tests {
         assert_eq!(r.to_body().into_refusal(), r);
         let bytes = minicbor::to_vec(&r).unwrap();
         assert_eq!(minicbor::decode::<Refusal>(&bytes).unwrap(), r);
+    }
+
+    #[test]
+    fn fields_of_a_newer_version_are_skipped() {
+        let r = Refusal::because(Code::StaleEpoch, "x").at_epoch(Epoch::new(3));
+        let bytes = minicbor::to_vec(&r).unwrap();
+        // One and three more fields, one of them nested, and then the next value.
+        for (fields, more) in [(5, &[7][..]), (7, &[0x82, 0x81, 1, 2, 0x61, b'a', 0xf6])] {
+            let newer = [&[0x80 | fields], &bytes[1..], more, &[9]].concat();
+            let mut d = minicbor::Decoder::new(&newer);
+            assert_eq!(d.decode::<Refusal>().unwrap(), r);
+            assert_eq!(d.position(), newer.len() - 1);
+        }
+        let three = [&[0x83], &bytes[1..]].concat();
+        assert!(minicbor::decode::<Refusal>(&three).is_err());
+        // A length that nothing follows ends at once.
+        let endless =
+            [&[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], &bytes[1..]].concat();
+        assert!(minicbor::decode::<Refusal>(&endless).is_err());
     }
 }

@@ -58,11 +58,6 @@ pub(crate) async fn refused(
     mut command: CommandRow,
     refusal: Refusal,
 ) -> Result<Option<std::time::Duration>> {
-    let refusal = match (refusal.code, &command.action) {
-        // Another device of this person was faster; the next look finds the wish pending.
-        (Code::Conflict, Action::Leave) => Refusal { code: Code::WrongEpoch, ..refusal },
-        _ => refusal,
-    };
     let rebuild =
         matches!(refusal.code, Code::WrongEpoch | Code::StaleEpoch | Code::MissingProposal);
     if !rebuild && refusal.code.lasting() == Lasting::Transient {

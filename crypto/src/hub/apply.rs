@@ -60,8 +60,12 @@ impl HubGroup {
         if let Some(signature) = signature {
             wire::check_bundle(bundle, &self.room, &reading.key, signature)?;
         }
+        let group = self.merged(staged, parts.group_info).map_err(internal)?;
+        if welcome.is_some() || reading.facts.external {
+            fits_a_joiner(group.tree_bytes().len())?;
+        }
         Ok(Applied {
-            group: self.merged(staged, parts.group_info).map_err(internal)?,
+            group,
             facts: reading.facts,
             commit: parts.commit.into_vec(),
             welcome,
@@ -220,6 +224,14 @@ fn check_group_info(
     )
 }
 
+/// A tree that no joiner takes must not come about by a join: whoever is added could never come in.
+fn fits_a_joiner(tree_bytes: usize) -> Result<(), Refusal> {
+    if tree_bytes > limit::TREE_BYTES {
+        return Err(Refusal::because(Code::TooLarge, "the room's tree would be too large to join"));
+    }
+    Ok(())
+}
+
 fn ours(e: impl std::error::Error) -> Refusal {
     Refusal::because(Code::Internal, e.to_string())
 }
@@ -245,5 +257,16 @@ fn refuse_staging(e: &StageCommitError) -> Refusal {
             LeafNodeValidationError::Lifetime(e),
         )) => Refusal::because(Code::BadKeyPackage, e.to_string()),
         other => Refusal::because(Code::InvalidCommit, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_no_joiner_would_take_is_refused() {
+        assert!(fits_a_joiner(limit::TREE_BYTES).is_ok());
+        assert_eq!(fits_a_joiner(limit::TREE_BYTES + 1).unwrap_err().code, Code::TooLarge);
     }
 }

@@ -19,7 +19,7 @@ impl HubGroup {
     /// [`Self::apply`].
     ///
     /// # Errors
-    /// As [`Self::apply`]; `NotAllowed` for anything but leaving, `Conflict` when they are leaving already.
+    /// As [`Self::apply`]; `NotAllowed` for anything but leaving, `WrongEpoch` when they are leaving already.
     pub fn propose(
         &self,
         bundle: &[u8],
@@ -44,7 +44,7 @@ impl HubGroup {
             if *sender.get_or_insert(by.u32()) != by.u32() {
                 return Err(Refusal::because(Code::NotAllowed, "one device at a time"));
             }
-            Self::note(&mut pending, &departure, message.as_slice(), now)?;
+            self.note(&mut pending, &departure, message.as_slice(), now)?;
             mls.add_proposal(&storage, proposal)
                 .map_err(|e| internal(Error::Mls(e.to_string())))?;
         }
@@ -65,7 +65,7 @@ impl HubGroup {
     /// Proposes, as the hub, to remove a device.
     ///
     /// # Errors
-    /// `NotFound` when it is not in the room, `Conflict` when it is leaving already.
+    /// `NotFound` when it is not in the room, `WrongEpoch` when it is leaving already.
     pub fn expel(
         &self,
         device: &DeviceId,
@@ -89,7 +89,7 @@ impl HubGroup {
         let (mut mls, storage) = self.copy().map_err(internal)?;
         let (proposal, departure) = self.departure(&message, &roster)?;
         let mut pending = self.pending.clone();
-        Self::note(&mut pending, &departure, message.as_slice(), now)?;
+        self.note(&mut pending, &departure, message.as_slice(), now)?;
         mls.add_proposal(&storage, proposal).map_err(|e| internal(Error::Mls(e.to_string())))?;
         Ok(Expelled {
             group: self.with_pending(mls, storage, pending),
@@ -120,13 +120,16 @@ impl HubGroup {
     }
 
     fn note(
+        &self,
         pending: &mut Vec<Pending>,
         departure: &Departure,
         message: &[u8],
         now: Timestamp,
     ) -> Result<(), Refusal> {
         if pending.iter().any(|p| p.leaf == departure.leaf) {
-            return Err(Refusal::because(Code::Conflict, "the device is leaving already"));
+            // Whoever looks again finds the wish fulfilled. PROTOCOL §7.4.
+            let detail = "the device is leaving already";
+            return Err(Refusal::because(Code::WrongEpoch, detail).at_epoch(self.epoch()));
         }
         pending.push(Pending {
             kind: if departure.own { PendingKind::SelfRemove } else { PendingKind::Remove },

@@ -98,7 +98,10 @@ pub(crate) fn participants_after<'a>(
     updates: impl Iterator<Item = &'a AppDataUpdateProposal>,
 ) -> Result<Participants, Refusal> {
     let mut after = before.clone();
-    for update in updates {
+    for (n, update) in updates.enumerate() {
+        if n == limit::LIST_UPDATES_PER_COMMIT {
+            return Err(Refusal::because(Code::TooLarge, "it changes the list too many times"));
+        }
         if update.component_id() != PARTICIPANT_LIST {
             return Err(invalid("it changes a component other than the participant list"));
         }
@@ -334,5 +337,20 @@ pub(crate) fn departure(roster: &Roster, proposal: &QueuedProposal) -> Result<De
             by,
         }),
         Word::Joiner | Word::Other => Err(refuse()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_changes_the_list_over_and_over_is_refused() {
+        let list = Participants::founded_by(UserId::parse("mimi://a.example/u/ana").unwrap());
+        let nothing = ParticipantsUpdate::default().encode();
+        let one = AppDataUpdateProposal::update(PARTICIPANT_LIST, nothing);
+        let after = |n| participants_after(&list, std::iter::repeat_n(&one, n));
+        assert_eq!(after(16).unwrap(), list);
+        assert_eq!(after(17).unwrap_err().code, Code::TooLarge);
     }
 }

@@ -218,9 +218,10 @@ fn a_device_that_is_leaving_cannot_commit_and_nobody_leaves_twice() {
         device.receive(&proposed.messages[0]);
     }
     let again = world.hub.propose(&bundle.update_request, Some(&bundle.signature), now());
-    assert_eq!(again.err().unwrap().code, Code::Conflict);
+    let Refusal { code, epoch, .. } = again.err().unwrap();
+    assert_eq!((code, epoch), (Code::WrongEpoch, Some(world.hub.epoch())), "look again");
     let again = world.hub.expel(&device_id("bo/1"), &hub_key(), now());
-    assert_eq!(again.err().unwrap().code, Code::Conflict);
+    assert_eq!(again.err().unwrap().code, Code::WrongEpoch);
     let own = world.device("bo/1").group.commit(&Change::default(), now(), &Dice::new());
     assert!(matches!(own, Err(Error::Refused(r)) if r.code == Code::NotAllowed));
 }

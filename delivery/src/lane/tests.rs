@@ -53,6 +53,17 @@ fn the_attempt_is_written_before_dialling_and_survives_a_crash() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_costs_a_running_lane_one_attempt_and_no_wait() {
+    let mut l = lane(Kind::Notify, 5);
+    send(&mut l, 900_000_000);
+    assert_eq!(l.on_result(Outcome::Unknown, ms(900_000_000), u32::MAX), Effect::Again);
+    assert!(matches!(l.next(ms(900_000_000)), Step::WaitUntil(_)));
+    send(&mut l, 7);
+    assert_eq!(l.on_result(Outcome::Unknown, ms(7), u32::MAX), Effect::Again);
+    assert!(matches!(l.next(ms(7)), Step::WaitUntil(at) if at <= ms(300_007)));
+}
+
+#[test]
 fn a_lost_reply_sends_the_same_bytes_again() {
     let mut l = lane(Kind::Notify, 10);
     send(&mut l, 0);

@@ -190,6 +190,16 @@ fn what_a_restored_node_may_have_forgotten_is_sent_again() {
     let rows = o.node_restored();
     assert_eq!((rows.len(), rows[0].encrypted), (1, true));
     assert_eq!(o.next(ms(0)), Step::Submit(id(1)));
+    assert!(o.remove(&id(1)).is_none(), "the hub may have it: it cannot be taken back");
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_hold_up_what_waits() {
+    let mut o = outbox(&[1]);
+    send(&mut o, 1, 900_000_000);
+    assert!(o.lost(&id(1), ms(900_000_000), u32::MAX).is_some());
+    assert!(matches!(o.next(ms(900_000_000)), Step::WaitUntil(_)));
+    assert_eq!(o.next(ms(0)), Step::Submit(id(1)), "no wait is ever that long");
 }
 
 #[test]

@@ -337,7 +337,50 @@ fn list_and_leaves_fit_together() {
             }),
             Some(TooLarge),
         ),
+        (
+            "too many are removed",
+            by("ana1").with(|f| f.removed = named("ana", "x", 0..=limit::ADDS_PER_COMMIT)),
+            Some(TooLarge),
+        ),
     ]);
+}
+
+/// Devices with names of about `2 * name.len()` bytes.
+fn named(user_name: &str, name: &str, numbers: impl IntoIterator<Item = usize>) -> Vec<DeviceId> {
+    let one = |i| DeviceId::new(&user(user_name), &format!("{name}{i:03}")).unwrap();
+    numbers.into_iter().map(one).collect()
+}
+
+#[test]
+fn a_commit_of_which_no_node_could_be_told_in_one_header_is_refused() {
+    let long = "n".repeat(100);
+    let (joins, goes) = (named("ana", &long, 0..200), named("ana", &long, 200..400));
+    let draft = |added: &[DeviceId], left: &[DeviceId]| {
+        by("ana1").with(|f| {
+            f.added = added.to_vec();
+            f.members.extend(added.iter().cloned());
+            f.left = left.to_vec();
+        })
+    };
+    // 100 bytes of name and 23 of user, sign, place and space, each.
+    check(vec![
+        ("those who come fit", draft(&joins, &[]), None),
+        ("those who go fit", draft(&[], &goes), None),
+        ("both do not", draft(&joins, &goes), Some(TooLarge)),
+    ]);
+    let far = UserId::parse("mimi://b.example/u/ana").unwrap();
+    let far: Vec<_> =
+        (0..200).map(|i| DeviceId::new(&far, &format!("{long}{i:03}")).unwrap()).collect();
+    check(vec![("another node is told in a header of its own", draft(&joins, &far), None)]);
+}
+
+#[test]
+fn leaves_that_the_next_commit_could_not_announce_are_not_taken() {
+    let long = "n".repeat(100);
+    let (pending, leaving) = (named("ana", &long, 0..200), named("ana", &long, 200..400));
+    assert!(judge_pending(&[], &leaving).is_ok());
+    assert_eq!(judge_pending(&pending, &leaving).unwrap_err().code, Code::QueueFull);
+    assert!(judge_pending(&pending, &leaving[..100]).is_ok());
 }
 
 #[test]

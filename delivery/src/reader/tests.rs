@@ -99,15 +99,6 @@ fn what_is_gone_is_told_and_never_skipped_silently() {
     assert_eq!(plain(window(&before, &log, before.cursor, small(5, 12))), (Some((8, 12)), None));
 }
 
-#[test]
-fn a_batch_is_cut_by_bytes_but_never_empty() {
-    const KIB: usize = 1024;
-    assert_eq!(fitting([]), 0);
-    assert_eq!(fitting([10_000 * KIB, 1]), 1, "a large entry goes alone");
-    assert_eq!(fitting([100 * KIB, 100 * KIB, 57 * KIB, 1]), 2);
-    assert_eq!(fitting([usize::MAX, usize::MAX]), 1);
-}
-
 #[derive(Clone, Debug)]
 enum Op {
     Grow(u64),

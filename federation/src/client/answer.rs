@@ -60,6 +60,7 @@ pub(super) fn succeeded(reply: Reply) -> Result<Reply, Failure> {
     let passing = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
     let refusal = said
         .unwrap_or_else(|| Refusal::because(code_of(status), format!("It said only {status}.")));
+    let refusal = if passing { for_now(refusal) } else { refusal };
     if outside(refusal.code) {
         return Err(Failure::Retry(Why::Estranged(refusal), None));
     }
@@ -68,6 +69,20 @@ pub(super) fn succeeded(reply: Reply) -> Result<Reply, Failure> {
         return Err(Failure::Retry(Why::Busy(refusal), wait));
     }
     Err(Failure::Refused(refusal))
+}
+
+/// A refusal under a status that says "later". Whatever else its code says, nothing is given up, dropped or built anew because of it: a peer may answer
+/// with a 500 for ever.
+fn for_now(refusal: Refusal) -> Refusal {
+    match refusal.code {
+        Code::RateLimited
+        | Code::QueueFull
+        | Code::DiskFull
+        | Code::Unavailable
+        | Code::PeerUnreachable
+        | Code::Internal => refusal,
+        _ => Refusal { code: Code::Unavailable, ..refusal },
+    }
 }
 
 /// Refusals of us and not of what was sent: an entry must not be parked for them.
@@ -158,7 +173,12 @@ mod tests {
             (409, said(Code::StaleEpoch), "busy stale-epoch"),
             (409, said(Code::ChainMismatch), "refused chain-mismatch"),
             (422, said(Code::InvalidCommit), "refused invalid-commit"),
-            (503, said(Code::Conflict), "busy conflict"),
+            (500, said(Code::Conflict), "busy unavailable"),
+            (503, said(Code::StaleEpoch), "busy unavailable"),
+            (500, said(Code::UnknownPeer), "busy unavailable"),
+            (429, said(Code::NotAllowed), "busy unavailable"),
+            (503, said(Code::QueueFull), "busy queue-full"),
+            (500, said(Code::Internal), "busy internal"),
             (400, r#"{"code":"of-tomorrow","message":""}"#.to_owned(), "busy unavailable"),
         ] {
             assert_eq!(fate(status, &body), expected, "{status} {body}");

@@ -54,10 +54,10 @@ impl NodeIdentity {
         if domain.as_str().parse::<std::net::Ipv4Addr>().is_ok() {
             return Err(Error::Domain(domain.clone()));
         }
-        let node = key_pair(&node_key.to_bytes())?;
+        let node = key_pair(node_key)?;
         let authority = authority()?;
         let authority_der = authority.self_signed(&node)?;
-        let key = key_pair(&entropy.bytes32())?;
+        let key = key_pair(&NodeKey::from_bytes(&entropy.bytes32()))?;
         let not_after = now.after(LIFETIME);
         let mut params = leaf(domain, now)?;
         params.serial_number = Some(serial(entropy));
@@ -102,12 +102,10 @@ impl NodeIdentity {
     }
 }
 
-fn key_pair(seed: &[u8; 32]) -> Result<KeyPair, rcgen::Error> {
-    /// PKCS #8 around an Ed25519 seed (RFC 8410 section 7).
-    const PREFIX: [u8; 16] =
-        [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    let der = [PREFIX.as_slice(), seed].concat();
-    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ED25519)
+fn key_pair(key: &NodeKey) -> Result<KeyPair, rcgen::Error> {
+    let der = key.to_pkcs8_der();
+    let der = PrivatePkcs8KeyDer::from(der.as_slice());
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519)
 }
 
 /// A name for people who look at certificates; nothing reads it.

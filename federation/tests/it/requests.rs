@@ -11,7 +11,7 @@ use federation::{PeerCertificate, Reach};
 use http::{HeaderMap, HeaderName};
 use protocol::invite::{Line, LineKind};
 use protocol::log::Chain;
-use protocol::{Code, DeviceId, Domain, Incarnation, Seq};
+use protocol::{Code, DeviceId, Domain, Incarnation, Seq, limit};
 
 use crate::support::{DAY, NOW, domain};
 
@@ -219,7 +219,7 @@ fn membership_effects_name_devices_of_the_receiver_only() {
     };
     assert!(MemberEffects::new(many(256)).is_ok());
     assert_eq!(MemberEffects::new(many(2000)).unwrap_err().code, Code::TooLarge);
-    let long = "x".repeat(headers::MEMBERS_BYTES + 1);
+    let long = "x".repeat(limit::MEMBERS_HEADER_BYTES + 1);
     assert_eq!(read(&long, &b), Err(Code::TooLarge));
 }
 

@@ -170,6 +170,7 @@ fn propose(
     let pending = group.leaving();
     let proposed = group.propose(&handed.bundle, signature, now)?;
     delivery::commit::may_propose(&pending, &proposed.leaving)?;
+    delivery::policy::judge_pending(&pending, &proposed.leaving)?;
     let user = proposed.by.user();
     let stays = |d: &DeviceId| !pending.contains(d) && !proposed.leaving.contains(d);
     if !group.members()?.iter().any(|d| d.user() == user && stays(d)) {

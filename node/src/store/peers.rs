@@ -69,20 +69,6 @@ row! {
     }
 }
 
-impl Peer {
-    /// The peer as it is dialled.
-    #[must_use]
-    pub fn to_dial(&self) -> federation::Peer {
-        federation::Peer {
-            domain: self.domain.clone(),
-            node_key: self.node_key,
-            host: self.host.clone(),
-            port: self.port,
-            reach: self.reach,
-        }
-    }
-}
-
 row! {
     struct OfferRow { expires_ms: i64, used_by: Option<String> }
 }

@@ -309,6 +309,11 @@ fn not_done<T>(answer: &Answer<T>) -> (Result_, Option<String>) {
                     retry_after_ms: wait.or(refusal.retry_after_ms),
                     ..refusal.clone()
                 }),
+                // Our side of the same: only people can mend it, so it must be heard and not pass for a network that is down.
+                (why, _) if why.alarming() => Result_::Refused(Refusal {
+                    retry_after_ms: wait,
+                    ..Refusal::because(Code::PeerCertificate, why.to_string())
+                }),
                 (_, Some(ms)) => {
                     Result_::Refused(Refusal::new(Code::Unavailable).retry_after_ms(ms))
                 }
@@ -321,3 +326,31 @@ fn not_done<T>(answer: &Answer<T>) -> (Result_, Option<String>) {
 
 /// The longest a lane sleeps without looking at its clock again, which may have been set.
 const NAP: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_people_can_mend_raises_an_alarm_and_keeps_everything() {
+        let refused = |why| {
+            let answer = Answer::<()>::Retry { why, retry_after: Some(Duration::from_secs(2)) };
+            match not_done(&answer).0 {
+                Result_::Refused(refusal) => refusal,
+                other => panic!("{other:?}"),
+            }
+        };
+        for kind in [Kind::Notify, Kind::Uplink] {
+            let row = delivery::lane::Row::new(Seq::new(1));
+            let mut lane = Lane::new(kind, row, Seq::new(1), Timestamp::from_ms(0));
+            lane.attempt_started(Seq::new(1), Timestamp::from_ms(0), 0);
+            let refusal = refused(Why::Certificate(federation::PinError::Expired));
+            assert_eq!((refusal.code, refusal.retry_after_ms), (Code::PeerCertificate, Some(2000)));
+            let effect = lane.on_result(Result_::Refused(refusal), Timestamp::from_ms(0), 0);
+            assert!(matches!(effect, Effect::Alarm(_)), "{effect:?}");
+            assert_eq!((lane.row().cursor, &lane.row().parked), (Seq::new(0), &None));
+        }
+        assert_eq!(refused(Why::Forbidden("inside".into())).code, Code::PeerCertificate);
+        assert_eq!(refused(Why::Lost("cut".into())).code, Code::Unavailable);
+    }
+}
