@@ -12,11 +12,10 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, LazyLock};
 
 use futures_util::TryStreamExt as _;
 use protocol::Seq;
-use sqlx::{AssertSqlSafe, Either, Executor as _, SqliteConnection};
+use sqlx::{Either, Executor as _, SqliteConnection};
 use tokio::sync::oneshot;
 
 use super::logs::{Entry, Log, LogId};
@@ -194,61 +193,94 @@ impl Batch {
     }
 }
 
-/// Messages in one statement, at most.
-pub(super) const SLOTS: usize = 64;
-
-/// The statements for some number of messages.
-#[derive(Clone)]
-struct Statements {
-    look_up: Arc<str>,
-    write: Arc<str>,
-}
-
-/// One of each size, so that SQLite prepares each once: 1, 2, 4 and so on up to [`SLOTS`].
-static STATEMENTS: LazyLock<Vec<Statements>> =
-    LazyLock::new(|| (0..=SLOTS.ilog2()).map(|size| statements(1 << size)).collect());
-
-impl Statements {
-    /// Those with room for `messages`, and for how many they have room.
-    fn of(messages: usize) -> (Self, usize) {
-        let slots = messages.max(1).next_power_of_two();
-        let made = STATEMENTS.get(slots.ilog2() as usize).cloned();
-        (made.unwrap_or_else(|| statements(slots)), slots)
-    }
-}
-
-/// [`super::submissions::scene`] for each slot; then [`super::logs::append`] and [`super::submissions::record`]: heads, entries, submissions.
-fn statements(slots: usize) -> Statements {
-    let rows = |columns: usize| {
-        let row = format!("({})", vec!["?"; columns].join(", "));
-        vec![row; slots].join(", ")
+/// The same row once for each slot.
+macro_rules! rows {
+    ($row:literal, 1) => {
+        $row
     };
-    // CROSS JOIN keeps SQLite from starting anywhere but at the slots.
-    let look_up = format!(
-        "SELECT json_group_array(json_array(a.column1, \
-         json_array(l.id, l.kind, l.name, l.hub, hex(l.incarnation), l.head, l.tail, hex(l.chain), hex(l.tail_chain), l.last_at_ms, l.bytes), \
-         json_array(r.suite, r.epoch, r.created_ms, r.closed_ms), \
-         EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id AND m.device = a.column5) \
-         OR EXISTS (SELECT 1 FROM member m WHERE m.user_id = a.column5 AND m.log_id = l.id), \
-         json(iif(s.state IS NULL, NULL, json_array(hex(s.digest), s.state, hex(s.incarnation), s.seq, s.at_ms, hex(s.chain), s.created_ms))))) \
-         FROM (VALUES {}) a CROSS JOIN log l ON l.kind = 'room' AND l.name = a.column2 CROSS JOIN room r ON r.log_id = l.id \
-         LEFT JOIN submission s ON s.submit_key = a.column4 AND s.origin = a.column3 AND s.room = a.column2 \
-         WHERE a.column1 IS NOT NULL",
-        rows(5)
-    );
-    let write = format!(
-        "UPDATE log SET head = a.column2, chain = a.column3, last_at_ms = a.column4, bytes = a.column5 FROM (VALUES {}) a \
-         WHERE log.id = a.column1 AND log.head = a.column6; \
-         INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain, note) \
-         SELECT column1, column2, column3, column4, column5, column6, column7, column8 FROM (VALUES {}) WHERE column1 IS NOT NULL; \
-         INSERT INTO submission (origin, room, submit_key, digest, state, incarnation, seq, at_ms, chain, created_ms) \
-         SELECT column1, column2, column3, column4, 'accepted', column5, column6, column7, column8, column9 FROM (VALUES {}) \
-         WHERE column1 IS NOT NULL",
-        rows(6),
-        rows(8),
-        rows(9)
-    );
-    Statements { look_up: look_up.into(), write: write.into() }
+    ($row:literal, 2) => {
+        concat!($row, ", ", $row)
+    };
+    ($row:literal, 4) => {
+        concat!(rows!($row, 2), ", ", rows!($row, 2))
+    };
+    ($row:literal, 8) => {
+        concat!(rows!($row, 4), ", ", rows!($row, 4))
+    };
+    ($row:literal, 16) => {
+        concat!(rows!($row, 8), ", ", rows!($row, 8))
+    };
+    ($row:literal, 32) => {
+        concat!(rows!($row, 16), ", ", rows!($row, 16))
+    };
+    ($row:literal, 64) => {
+        concat!(rows!($row, 32), ", ", rows!($row, 32))
+    };
+}
+
+/// [`super::submissions::scene`] for each slot. CROSS JOIN keeps SQLite from starting anywhere but at the slots. One row of JSON, because
+/// each row would be handed from the connection's thread by itself.
+macro_rules! look_up {
+    ($slots:tt) => {
+        concat!(
+            "SELECT json_group_array(json_array(a.column1, \
+             json_array(l.id, l.kind, l.name, l.hub, hex(l.incarnation), l.head, l.tail, hex(l.chain), hex(l.tail_chain), l.last_at_ms, l.bytes), \
+             json_array(r.suite, r.epoch, r.created_ms, r.closed_ms), \
+             EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id AND m.device = a.column5) \
+             OR EXISTS (SELECT 1 FROM member m WHERE m.user_id = a.column5 AND m.log_id = l.id), \
+             json(iif(s.state IS NULL, NULL, json_array(hex(s.digest), s.state, hex(s.incarnation), s.seq, s.at_ms, hex(s.chain), s.created_ms))))) \
+             FROM (VALUES ",
+            rows!("(?, ?, ?, ?, ?)", $slots),
+            ") a CROSS JOIN log l ON l.kind = 'room' AND l.name = a.column2 CROSS JOIN room r ON r.log_id = l.id \
+             LEFT JOIN submission s ON s.submit_key = a.column4 AND s.origin = a.column3 AND s.room = a.column2 \
+             WHERE a.column1 IS NOT NULL"
+        )
+    };
+}
+
+/// [`super::logs::append`] and [`super::submissions::record`] for each slot: heads, entries, submissions.
+macro_rules! write {
+    ($slots:tt) => {
+        concat!(
+            "UPDATE log SET head = a.column2, chain = a.column3, last_at_ms = a.column4, bytes = a.column5 FROM (VALUES ",
+            rows!("(?, ?, ?, ?, ?, ?)", $slots),
+            ") a WHERE log.id = a.column1 AND log.head = a.column6; \
+             INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain, note) \
+             SELECT column1, column2, column3, column4, column5, column6, column7, column8 FROM (VALUES ",
+            rows!("(?, ?, ?, ?, ?, ?, ?, ?)", $slots),
+            ") WHERE column1 IS NOT NULL; \
+             INSERT INTO submission (origin, room, submit_key, digest, state, incarnation, seq, at_ms, chain, created_ms) \
+             SELECT column1, column2, column3, column4, 'accepted', column5, column6, column7, column8, column9 FROM (VALUES ",
+            rows!("(?, ?, ?, ?, ?, ?, ?, ?, ?)", $slots),
+            ") WHERE column1 IS NOT NULL"
+        )
+    };
+}
+
+/// Slots, and the two statements with so many: SQLite prepares each once.
+type Statements = (usize, &'static str, &'static str);
+
+macro_rules! statements {
+    ($slots:tt) => {
+        ($slots, look_up!($slots), write!($slots))
+    };
+}
+
+const LARGEST: Statements = statements!(64);
+/// Messages in one statement, at most.
+pub(super) const SLOTS: usize = LARGEST.0;
+
+/// The smallest with a slot for each message.
+fn statements(messages: usize) -> Statements {
+    const SMALLER: [Statements; 6] = [
+        statements!(1),
+        statements!(2),
+        statements!(4),
+        statements!(8),
+        statements!(16),
+        statements!(32),
+    ];
+    SMALLER.into_iter().find(|(slots, ..)| *slots >= messages).unwrap_or(LARGEST)
 }
 
 /// The scene of each, or what is wrong with it alone.
@@ -257,8 +289,8 @@ async fn look_up(
     placings: &[Box<dyn Placing>],
 ) -> Result<Vec<Result<Option<Scene>, StoreError>>, StoreError> {
     let Inner::Sqlite(c) = &mut tx.inner else { return Err(StoreError::Closed) };
-    let (statements, slots) = Statements::of(placings.len());
-    let mut query = sqlx::query_scalar::<_, String>(AssertSqlSafe(statements.look_up));
+    let (slots, look_up, _) = statements(placings.len());
+    let mut query = sqlx::query_scalar::<_, String>(look_up);
     let mut asked = placings.iter().zip(0_i64..);
     for _ in 0..slots {
         let slot = asked.next().map(|(placing, n)| (placing.ask(), n));
@@ -347,8 +379,8 @@ async fn write(
     rows: Vec<(LogId, Entry, Key, Submission)>,
     logs: BTreeMap<LogId, (Log, Seq)>,
 ) -> Result<Vec<u64>, sqlx::Error> {
-    let (statements, slots) = Statements::of(rows.len());
-    let mut query = sqlx::query(AssertSqlSafe(statements.write));
+    let (slots, _, write) = statements(rows.len());
+    let mut query = sqlx::query(write);
     let mut logs = logs.into_values();
     for _ in 0..slots {
         let log = logs.next();
