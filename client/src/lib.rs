@@ -164,7 +164,7 @@ impl Client {
     }
 
     /// Makes this folder a further device of a person who has one already: `line` comes from [`Client::offer_link`]
-    /// on that device and works once, for ten minutes. The new device then joins every room of the person.
+    /// on that device and works for ten minutes. The new device then joins every room of the person.
     ///
     /// # Errors
     /// As [`Client::register`]; [`protocol::Code::WrongPassword`] when the password is not the person's.

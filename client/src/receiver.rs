@@ -271,7 +271,7 @@ async fn start(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Res
         return Ok(Start::At(before));
     };
     if known.cursor.incarnation != entries.incarnation {
-        return restored(work, row, before).await;
+        return Ok(restored(work, row, before));
     }
     if let Some(gap) = &entries.gap
         && gap.last > known.cursor.seq
@@ -349,7 +349,7 @@ async fn created(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> R
 
 /// The hub lives another life: it goes on from an earlier place, and what it lost is lost there, not here. What it still has is known by
 /// the chain, which goes on through its lives.
-async fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Result<Start> {
+fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Start {
     work.events.push(Event::Alarm(Alarm {
         kind: AlarmKind::Restored,
         room: Some(row.room.clone()),
@@ -359,7 +359,7 @@ async fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Resul
             row.room
         ),
     }));
-    Ok(Start::At(before))
+    Start::At(before)
 }
 
 /// Notes that a room is held, and says so once.
