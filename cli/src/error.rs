@@ -146,10 +146,12 @@ fn exit_of(error: &client::Error) -> Exit {
     use client::Error as E;
     match error {
         E::Refused(refusal) => exit_of_code(refusal.code),
-        E::Unreachable { .. } | E::File { .. } => Exit::Unreachable,
+        E::Unreachable { .. } | E::File { .. } | E::DiskFull { .. } => Exit::Unreachable,
         E::NodeKey { .. } => Exit::Trust,
         E::Timeout(_) | E::Locked(_) => Exit::Temporary,
-        E::Stopped | E::Corrupt { .. } | E::Store(_) | E::Crypto(_) => Exit::Internal,
+        E::Stopped | E::Corrupt { .. } | E::Damaged { .. } | E::Store(_) | E::Crypto(_) => {
+            Exit::Internal
+        }
         _ => Exit::Failed,
     }
 }
@@ -185,7 +187,8 @@ fn hint(error: &client::Error) -> &'static str {
         E::AccountExists(_) => "--dir FOLDER with a folder that does not exist yet",
         E::Line(_) => "copy the line again, whole, in quotes",
         E::UnknownRoom(_) => "waxwing room list",
-        E::Corrupt { .. } => {
+        E::DiskFull { .. } => "the same command again when there is room on the disk",
+        E::Corrupt { .. } | E::Damaged { .. } => {
             "waxwing devices add on another device, then waxwing link LINE here in a new folder"
         }
         _ => "change what the message says is wrong, or run it again with -vv to see more",

@@ -13,7 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use minicbor::{Decode, Encode};
 use protocol::api::{
     self, ClaimKeyMaterial, CreateRoom, Devices, FetchGroupInfo, KeyPackageCount, LinkOffer, Login,
-    NodeInfo, OfferLink, Register, Revoke, SignedIn, SubmitReply, TakeLink, UploadKeyPackages,
+    Logs, NodeInfo, OfferLink, Register, Revoke, SignedIn, SubmitReply, TakeLink,
+    UploadKeyPackages,
 };
 use protocol::{Code, Refusal, limit, refusal};
 use tokio::sync::Mutex;
@@ -55,6 +56,12 @@ impl Api {
     pub(crate) async fn devices(&self) -> Result<Devices> {
         let bytes = self.exchange(Method::GET, "/v1/devices", Bytes::new()).await?;
         answer(&bytes, "devices")
+    }
+
+    /// The logs that this device reads, and how far each goes.
+    pub(crate) async fn logs(&self) -> Result<Logs> {
+        let bytes = self.exchange(Method::GET, "/v1/rooms", Bytes::new()).await?;
+        answer(&bytes, "rooms")
     }
 
     pub(crate) async fn revoke(&self, request: &Revoke) -> Result<()> {

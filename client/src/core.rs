@@ -35,6 +35,8 @@ pub(crate) struct Core {
     behind: BTreeMap<RoomId, Epoch>,
     /// Rooms whose next entries are waited for: after which entry, and since when on this connection.
     still: BTreeMap<RoomId, (Seq, Timestamp)>,
+    /// When rooms were entered anew by themselves.
+    recovered: BTreeMap<RoomId, Timestamp>,
     online: bool,
     unsure: bool,
     /// The node's time, as far as this device knows it.
@@ -55,6 +57,7 @@ pub(crate) struct Work<'a> {
     pub(crate) postponed: &'a mut BTreeSet<SubmitId>,
     pub(crate) behind: &'a mut BTreeMap<RoomId, Epoch>,
     still: &'a mut BTreeMap<RoomId, (Seq, Timestamp)>,
+    pub(crate) recovered: &'a mut BTreeMap<RoomId, Timestamp>,
     pub(crate) calibration: &'a Calibration,
     pub(crate) siblings: &'a [DeviceId],
     pub(crate) hub_key: [u8; 32],
@@ -88,6 +91,7 @@ impl Core {
             postponed: BTreeSet::new(),
             behind: BTreeMap::new(),
             still: BTreeMap::new(),
+            recovered: BTreeMap::new(),
             online: false,
             // The rows are read with the first work.
             unsure: true,
@@ -119,6 +123,7 @@ impl Core {
             postponed: &mut self.postponed,
             behind: &mut self.behind,
             still: &mut self.still,
+            recovered: &mut self.recovered,
             calibration: &self.calibration,
             siblings: &self.siblings,
             hub_key: self.hub_key,

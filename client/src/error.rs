@@ -78,9 +78,25 @@ pub enum Error {
         /// Where.
         table: &'static str,
     },
+    /// The store's file is not what was written.
+    #[error(
+        "this device's store cannot be read: the file client.db is damaged, or is not one of this program. Nothing in it was changed"
+    )]
+    Damaged {
+        /// What SQLite said.
+        source: sqlx::Error,
+    },
+    /// Nothing can be written any more.
+    #[error(
+        "the disk that holds this device's data is full. Nothing was written; make room, then do the same again"
+    )]
+    DiskFull {
+        /// What SQLite said.
+        source: sqlx::Error,
+    },
     /// The database failed.
     #[error("the store failed: {0}")]
-    Store(#[from] sqlx::Error),
+    Store(sqlx::Error),
     /// A file in the folder could not be used.
     #[error("{path}: {source}")]
     File {
@@ -94,7 +110,40 @@ pub enum Error {
     Crypto(String),
 }
 
+/// SQLite's own codes; the upper bits of what it reports say more and do not matter here.
+mod sqlite {
+    pub(super) const ERROR: i32 = 1;
+    pub(super) const CORRUPT: i32 = 11;
+    pub(super) const FULL: i32 = 13;
+    pub(super) const NOT_A_DATABASE: i32 = 26;
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(source: sqlx::Error) -> Self {
+        match primary(&source) {
+            Some(sqlite::CORRUPT | sqlite::NOT_A_DATABASE) => Self::Damaged { source },
+            Some(sqlite::FULL) => Self::DiskFull { source },
+            _ => Self::Store(source),
+        }
+    }
+}
+
+fn primary(error: &sqlx::Error) -> Option<i32> {
+    let sqlx::Error::Database(error) = error else { return None };
+    error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+}
+
 impl Error {
+    /// The same while the store is being opened: a table or column that is missing then was never one of ours.
+    pub(crate) fn opening(self) -> Self {
+        match self {
+            Self::Store(source) if primary(&source) == Some(sqlite::ERROR) => {
+                Self::Damaged { source }
+            }
+            other => other,
+        }
+    }
+
     /// What went wrong in the crypto crate, as ours.
     pub(crate) fn crypto(error: crypto::Error) -> Self {
         match error {
@@ -124,6 +173,8 @@ impl Error {
             Self::UnknownSubmission(_) => "unknown-submission",
             Self::Stopped => "stopped",
             Self::Corrupt { .. } => "corrupt",
+            Self::Damaged { .. } => "damaged",
+            Self::DiskFull { .. } => "disk-full",
             Self::Store(_) => "store",
             Self::File { .. } => "file",
             Self::Crypto(_) => "crypto",
@@ -141,7 +192,10 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Refused(r) => r.code.lasting() == Lasting::Transient,
-            Self::Unreachable { .. } | Self::Timeout(_) | Self::Locked(_) => true,
+            Self::Unreachable { .. }
+            | Self::Timeout(_)
+            | Self::Locked(_)
+            | Self::DiskFull { .. } => true,
             _ => false,
         }
     }

@@ -105,6 +105,8 @@ pub enum AlarmKind {
     Header,
     /// An entry could not be decrypted.
     Undecryptable,
+    /// This device has lost step with a room and joins it again.
+    OutOfStep,
     /// A hub was restored from a backup.
     Restored,
     /// Items for this device expired at its node before it came for them.
@@ -126,6 +128,7 @@ impl AlarmKind {
             Self::UncertifiedDevice => "uncertified-device",
             Self::Header => "header",
             Self::Undecryptable => "undecryptable",
+            Self::OutOfStep => "out-of-step",
             Self::Restored => "restored",
             Self::Missed => "missed",
             Self::SignedOut => "signed-out",

@@ -28,6 +28,7 @@ pub(crate) struct Inner {
     core: Mutex<Core>,
     events: broadcast::Sender<Event>,
     changes: watch::Sender<u64>,
+    taken: watch::Sender<u64>,
     /// Something may have to go out on the stream.
     pub(crate) wake: Notify,
     /// A command may have to be carried out.
@@ -65,6 +66,7 @@ impl Inner {
             world,
             events: broadcast::Sender::new(EVENTS),
             changes: watch::Sender::new(0),
+            taken: watch::Sender::new(0),
             wake: Notify::new(),
             commands: Notify::new(),
             replenish: Notify::new(),
@@ -123,6 +125,16 @@ impl Inner {
     /// Moves whenever a submission moved on.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Entries were taken in, or it was written down why not.
+    pub(crate) fn took_in(&self) {
+        self.taken.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Moves whenever entries were taken in.
+    pub(crate) fn taken(&self) -> watch::Receiver<u64> {
+        self.taken.subscribe()
     }
 
     /// How far a submission is.

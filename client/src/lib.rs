@@ -18,6 +18,7 @@
 
 mod account;
 mod api;
+mod arrears;
 pub mod clock;
 mod command;
 mod core;
@@ -28,6 +29,7 @@ mod event;
 mod inner;
 mod net;
 mod receiver;
+mod recover;
 mod room;
 mod rooms;
 mod sender;
@@ -162,7 +164,7 @@ impl Client {
     }
 
     /// Makes this folder a further device of a person who has one already: `line` comes from [`Client::offer_link`]
-    /// on that device and works once, for ten minutes. The new device then joins every room of the person.
+    /// on that device and works for ten minutes. The new device then joins every room of the person.
     ///
     /// # Errors
     /// As [`Client::register`]; [`protocol::Code::WrongPassword`] when the password is not the person's.
@@ -202,6 +204,15 @@ impl Client {
             self.inner.tasks.spawn(engine::run(Arc::clone(&self.inner)));
         }
         Running { client: self.clone() }
+    }
+
+    /// Waits until this device has taken in everything that its node had for it when this was called. Needs the background work, and
+    /// waits for as long as that is not connected: the caller sets the time.
+    ///
+    /// # Errors
+    /// The node cannot be reached or refuses now ([`Error::Unreachable`], [`Error::Refused`], [`Error::NodeKey`]), or the store fails.
+    pub async fn caught_up(&self) -> Result<()> {
+        arrears::settle(self).await
     }
 
     /// Who this device is and where its node is.

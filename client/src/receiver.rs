@@ -20,7 +20,7 @@ use protocol::{Cursor, RoomId, Seq};
 use crate::core::Work;
 use crate::event::{Alarm, AlarmKind, Event};
 use crate::store::{Action, LogPlace, RoomRow};
-use crate::{Error, Result, RoomStatus, command};
+use crate::{Error, Result, RoomStatus, command, recover};
 
 /// What to do once the work is durable.
 #[derive(Debug, Default)]
@@ -81,6 +81,8 @@ struct Walk {
     group: Group,
     /// The last entry taken in.
     place: LogPlace,
+    /// Entries of another life may follow that were taken in already.
+    known: bool,
 }
 
 /// What became of one entry.
@@ -91,6 +93,8 @@ enum Fate {
     Out,
     /// It stays where it is, for this reason.
     Held(Alarm),
+    /// It leads on from a state that this device is not in: the room has to be entered anew.
+    Astray(Alarm),
 }
 
 async fn apply_room(work: &mut Work<'_>, room: RoomId, entries: Entries) -> Result<Taken> {
@@ -117,7 +121,8 @@ async fn apply_room(work: &mut Work<'_>, room: RoomId, entries: Entries) -> Resu
         }
     };
     let group = work.take_group(row.no).await?;
-    let taken = walk(work, Walk { row, group, place }, entries).await?;
+    let known = work.tx.chain_at(row.no, place.cursor.seq.next()).await?.is_some();
+    let taken = walk(work, Walk { row, group, place, known }, entries).await?;
     work.reconsider();
     Ok(taken)
 }
@@ -126,7 +131,7 @@ async fn walk(work: &mut Work<'_>, mut walk: Walk, entries: Entries) -> Result<T
     let room = walk.row.room.clone();
     let mut taken = Taken::default();
     let mut healthy = true;
-    let mut out = false;
+    let (mut out, mut astray) = (false, false);
     for entry in entries.entries {
         if entry.seq <= walk.place.cursor.seq {
             continue;
@@ -136,13 +141,19 @@ async fn walk(work: &mut Work<'_>, mut walk: Walk, entries: Entries) -> Result<T
             cursor: Cursor { seq: entry.seq, ..walk.place.cursor },
             chain: walk.place.chain.next(entry.seq, &digest),
         };
-        match take(work, &mut walk, &entry, &next).await? {
-            Fate::Taken => {}
-            Fate::Out => out = true,
-            Fate::Held(alarm) => {
-                hold(work, &mut walk.row, entry.seq, alarm);
-                healthy = false;
-                break;
+        if !passed(work, &mut walk, &next).await? {
+            match take(work, &mut walk, &entry, &next).await? {
+                Fate::Taken => {}
+                Fate::Out => out = true,
+                Fate::Astray(_) if work.may_recover(&room) => {
+                    astray = true;
+                    break;
+                }
+                Fate::Held(alarm) | Fate::Astray(alarm) => {
+                    hold(work, &mut walk.row, entry.seq, alarm);
+                    healthy = false;
+                    break;
+                }
             }
         }
         work.tx.add_place(walk.row.no, &next, &body).await?;
@@ -162,9 +173,27 @@ async fn walk(work: &mut Work<'_>, mut walk: Walk, entries: Entries) -> Result<T
     } else {
         work.tx.put_room(&walk.row).await?;
         work.put_group(walk.row.no, walk.group);
+        if astray {
+            recover::again(work, walk.row, AlarmKind::OutOfStep).await?;
+        }
     }
     taken.ack = Some(Ack { log: LogRef::Room(room), cursor: walk.place.cursor });
     Ok(taken)
+}
+
+/// Whether an entry was taken in already, in an earlier life of the hub.
+async fn passed(work: &mut Work<'_>, walk: &mut Walk, next: &LogPlace) -> Result<bool> {
+    if !walk.known {
+        return Ok(false);
+    }
+    let (no, seq) = (walk.row.no, next.cursor.seq);
+    if work.tx.chain_at(no, seq).await? == Some(next.chain) {
+        return Ok(true);
+    }
+    // From here on the lives differ.
+    walk.known = false;
+    work.tx.drop_places(no, seq).await?;
+    Ok(false)
 }
 
 async fn take(
@@ -242,7 +271,7 @@ async fn start(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Res
         return Ok(Start::At(before));
     };
     if known.cursor.incarnation != entries.incarnation {
-        return restored(work, row, before).await;
+        return Ok(restored(work, row, before));
     }
     if let Some(gap) = &entries.gap
         && gap.last > known.cursor.seq
@@ -318,9 +347,9 @@ async fn created(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> R
     command::founded(work, row).await
 }
 
-/// The hub lives another life: its numbers begin anew, and what it lost is lost there, not here.
-async fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Result<Start> {
-    work.tx.drop_places(row.no).await?;
+/// The hub lives another life: it goes on from an earlier place, and what it lost is lost there, not here. What it still has is known by
+/// the chain, which goes on through its lives.
+fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Start {
     work.events.push(Event::Alarm(Alarm {
         kind: AlarmKind::Restored,
         room: Some(row.room.clone()),
@@ -330,7 +359,7 @@ async fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Resul
             row.room
         ),
     }));
-    Ok(Start::At(before))
+    Start::At(before)
 }
 
 /// Notes that a room is held, and says so once.

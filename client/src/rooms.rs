@@ -10,7 +10,7 @@ use crate::core::Work;
 use crate::enter::OfferedRoom;
 use crate::room::{Member, RoomInfo, RoomOptions, RoomStatus};
 use crate::store::{Action, PinRow, RoomRow};
-use crate::{Error, Result, command};
+use crate::{AlarmKind, Error, Result, command, recover};
 
 /// Founds a room on this device; a command tells the node.
 pub(crate) async fn found(work: &mut Work<'_>, options: RoomOptions) -> Result<RoomId> {
@@ -84,17 +84,9 @@ pub(crate) async fn offered(work: &mut Work<'_>) -> Result<(Vec<OfferedRoom>, Ve
 
 /// Wants to come into a held room again, by an external commit that takes this device's old leaf with it.
 pub(crate) async fn rejoin(work: &mut Work<'_>, room: &RoomId) -> Result<SubmitId> {
-    let mut row = work.room(room).await?;
+    let row = work.room(room).await?;
     if !matches!(row.status, RoomStatus::Held { .. }) {
         return Err(Error::Invalid("only a room that is held can be joined again"));
     }
-    let group = work.take_group(row.no).await?;
-    let hub_key = *group.hub_key().map_err(Error::crypto)?.as_bytes();
-    // The old leaf opens nothing more; what was waiting for it is built anew or given up.
-    work.drop_group(row.no).await?;
-    row.status = RoomStatus::Joining;
-    work.tx.put_room(&row).await?;
-    command::withdraw(work, row.no).await?;
-    let now = work.now();
-    command::want(work, &row, Action::Join(hub_key), now).await
+    recover::again(work, row, AlarmKind::Held).await
 }

@@ -9,12 +9,13 @@ use delivery::outbox::{Item, State as Fate, Step};
 use protocol::api::{Payload, Submit, SubmitReply};
 use protocol::content::{self, ApplicationFraming, Header, MimiContent, Seen};
 use protocol::log::Digest;
+use protocol::mls::Frame;
 use protocol::{Code, Refusal, RoomId, SubmitId, Timestamp};
 
 use crate::core::Work;
 use crate::room::{Failure, Stage, State};
 use crate::store::{Echo, NewMessage, PENDING, SubmissionRow};
-use crate::{Error, Event, Result, RoomStatus, command};
+use crate::{Error, Event, Result, RoomStatus, command, recover};
 
 /// The longest text of one message.
 const TEXT_BYTES: usize = 64 * 1024;
@@ -181,7 +182,7 @@ fn postpone(work: &mut Work<'_>, id: SubmitId) {
 pub(crate) async fn replied(work: &mut Work<'_>, id: &SubmitId, reply: SubmitReply) -> Result<()> {
     let (now, jitter) = (work.now(), work.world.entropy.jitter());
     if let SubmitReply::Refused(refusal) = &reply {
-        note_epoch(work, id, refusal);
+        note_epoch(work, id, refusal).await?;
     }
     if let Some(item) = work.outbox.replied(id, reply, now, jitter).cloned() {
         place(work, &item).await?;
@@ -191,10 +192,17 @@ pub(crate) async fn replied(work: &mut Work<'_>, id: &SubmitId, reply: SubmitRep
 }
 
 /// A refusal says in which epoch the hub is.
-fn note_epoch(work: &mut Work<'_>, id: &SubmitId, refusal: &Refusal) {
-    if let (Some(epoch), Some(item)) = (refusal.epoch, work.outbox.get(id)) {
-        work.behind.insert(item.room.clone(), epoch);
+async fn note_epoch(work: &mut Work<'_>, id: &SubmitId, refusal: &Refusal) -> Result<()> {
+    let Some((epoch, item)) = refusal.epoch.zip(work.outbox.get(id)) else { return Ok(()) };
+    let room = item.room.clone();
+    let handed_in = work.tx.ciphertext(id).await?;
+    let made_in = handed_in.and_then(|bytes| Frame::read_exact(&bytes).ok().map(|f| f.epoch));
+    if made_in.is_some_and(|made_in| made_in > epoch) {
+        recover::hub_is_behind(work, &room, epoch).await?;
+    } else {
+        work.behind.insert(room, epoch);
     }
+    Ok(())
 }
 
 /// The hub refused what our node had kept for it.
@@ -203,7 +211,7 @@ fn note_epoch(work: &mut Work<'_>, id: &SubmitId, refusal: &Refusal) {
 /// The disk's.
 pub(crate) async fn outcome(work: &mut Work<'_>, id: &SubmitId, refusal: Refusal) -> Result<()> {
     let (now, jitter) = (work.now(), work.world.entropy.jitter());
-    note_epoch(work, id, &refusal);
+    note_epoch(work, id, &refusal).await?;
     if let Some(item) = work.outbox.outcome(id, refusal, now, jitter).cloned() {
         save(work, &item).await?;
         // Unlike an answer, it comes with the entries of the inbox, after which nobody looks at the outbox.

@@ -56,13 +56,13 @@ impl Store {
     /// Opens the store in `place`, made when missing.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::WrongSeal`], [`Error::NewerStore`], or the disk's.
+    /// [`Error::Locked`], [`Error::WrongSeal`], [`Error::NewerStore`], [`Error::Damaged`], or the disk's.
     pub(crate) async fn open(place: &Place) -> Result<Self> {
         make_dir(&place.dir)?;
         let lock = lock(&place.dir)?;
-        let mut conn = connect(&place.dir.join(DATABASE)).await?;
-        migrate(&mut conn).await?;
-        let sealer = sealing::open(&mut conn, place).await?;
+        let mut conn = connect(&place.dir.join(DATABASE)).await.map_err(Error::opening)?;
+        migrate(&mut conn).await.map_err(Error::opening)?;
+        let sealer = sealing::open(&mut conn, place).await.map_err(Error::opening)?;
         Ok(Self { conn, sealer, dir: place.dir.clone(), _lock: lock })
     }
 
@@ -169,6 +169,13 @@ async fn migrate(conn: &mut SqliteConnection) -> Result<()> {
     let done = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
     if done > MIGRATIONS.len() {
         return Err(Error::NewerStore);
+    }
+    let (tables,): (i64,) =
+        sqlx::query_as("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *conn).await?;
+    if done == 0 && tables > 0 {
+        // Somebody else's database: nothing of ours goes into it.
+        let source = sqlx::Error::Protocol("a database of another program".to_owned());
+        return Err(Error::Damaged { source });
     }
     for sql in MIGRATIONS.iter().skip(done) {
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;

@@ -127,15 +127,22 @@ impl Feed {
             return self.reload().await;
         }
         let mut tx = self.app.store.snapshot().await?;
+        let mut reborn = Vec::new();
         for id in news.changed {
             let Some(name) = self.names.get(&id).cloned() else { continue };
             let log = logs::get(&mut tx, id).await?;
-            // The log grew; where the device stands changes only by what this stream itself does, or with a reload.
-            if let Some(reader) = self.logs.get(&name).map(|s| s.reader) {
+            let Some(served) = self.logs.get(&name) else { continue };
+            if served.log.incarnation == log.incarnation {
+                // The log grew; where the device stands changes only by what this stream itself does, or with a reload.
+                let reader = served.reader;
                 self.update(&mut tx, name, log, reader).await?;
+            } else {
+                // Its hub lives another life, which takes the device back to where that began.
+                reborn.push(name);
             }
         }
-        Ok(())
+        drop(tx);
+        self.refresh(&reborn).await
     }
 
     /// Looks at every log again: the list itself may have changed.

@@ -1,6 +1,7 @@
 //! Looks into a node's SQLite database from outside: is it sound, is anything still waiting, what does a message look like there?
 
 use std::path::Path;
+use std::time::Duration;
 
 use protocol::Seq;
 use protocol::log::{Chain, Digest};
@@ -126,6 +127,33 @@ pub async fn waiting(data: &Path) -> Outcome<i64> {
     .await?;
     db.close().await?;
     Ok(row.0.unwrap_or_default())
+}
+
+/// Makes every entry of every log look as if it had been accepted so much earlier; the node must not run. How many that are.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn age(data: &Path, by: Duration) -> Outcome<u64> {
+    let mut db = SqliteConnectOptions::new().filename(data.join("node.db")).connect().await?;
+    let aged = sqlx::query("UPDATE entry SET at_ms = at_ms - $1")
+        .bind(i64::try_from(by.as_millis())?)
+        .execute(&mut db)
+        .await?;
+    db.close().await?;
+    Ok(aged.rows_affected())
+}
+
+/// Everything in the room logs and replicas of a node: `(log, head, chain at the head)`, by name.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn heads(data: &Path) -> Outcome<Vec<(String, i64, Vec<u8>)>> {
+    let mut db = open(data).await?;
+    let rows = sqlx::query_as("SELECT kind || ' ' || name, head, chain FROM log WHERE kind <> 'inbox' ORDER BY kind, name")
+        .fetch_all(&mut db)
+        .await?;
+    db.close().await?;
+    Ok(rows)
 }
 
 /// Bytes as people look at them: 16 a line, with what is printable beside them.

@@ -6,6 +6,7 @@
 //! | [`node`] | one `waxwing-node` process: start, kill, stop, restart |
 //! | [`device`] | one device of a person, driven in this process, and what it saw |
 //! | [`command`] | the `waxwing` program |
+//! | [`peer`] | a peer that says what it likes |
 //! | [`postgres`] | a schema of its own for a node on PostgreSQL |
 //! | [`proxy`] | a TCP hop that can be cut, delayed, or made to lose a reply |
 //! | [`ledger`] | what was sent and what each device shows, and the checker that compares them |
@@ -21,6 +22,7 @@ pub mod folder;
 pub mod inspect;
 pub mod ledger;
 pub mod node;
+pub mod peer;
 pub mod postgres;
 pub mod proxy;
 pub mod scan;

@@ -277,6 +277,36 @@ impl Node {
         signal(self.process()?, "CONT").await
     }
 
+    /// A copy of its data, as an operator makes one.
+    ///
+    /// # Errors
+    /// When it runs, or a file cannot be copied.
+    pub fn back_up(&self, to: &Path) -> Outcome<()> {
+        if self.runs() {
+            return Trouble::is(format!("{} runs: a copy would not be whole", self.domain));
+        }
+        fs::create_dir_all(to).during(to.display())?;
+        copy(&self.data, to, |_| true)
+    }
+
+    /// Puts a copy back in the place of its data. Without `whole`, only the database: the files beside it know that it is older than it was.
+    ///
+    /// # Errors
+    /// When it runs, or a file cannot be copied.
+    pub fn put_back(&self, from: &Path, whole: bool) -> Outcome<()> {
+        if self.runs() {
+            return Trouble::is(format!("{} runs: its data cannot be replaced", self.domain));
+        }
+        let database = |name: &str| matches!(name, "node.db" | "node.db-wal" | "node.db-shm");
+        for entry in fs::read_dir(&self.data)? {
+            let entry = entry?;
+            if database(&entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path()).during(entry.path().display())?;
+            }
+        }
+        copy(from, &self.data, |name| whole || database(name))
+    }
+
     /// SIGKILL and a start.
     ///
     /// # Errors
@@ -313,6 +343,18 @@ impl Node {
         let line = find_line(&text, LineKind::Peer)?;
         other.command(&["peer", "add", &line]).await.map(drop)
     }
+}
+
+fn copy(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Outcome<()> {
+    for entry in fs::read_dir(from).during(from.display())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_wanted = wanted(&name.to_string_lossy());
+        if is_wanted && entry.path().is_file() {
+            fs::copy(entry.path(), to.join(name)).during(entry.path().display())?;
+        }
+    }
+    Ok(())
 }
 
 fn stored(file: &Path) -> Option<SocketAddr> {

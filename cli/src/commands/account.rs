@@ -130,12 +130,12 @@ async fn revoke(client: Client, text: String) -> Result<Device, Failure> {
     now.ok_or_else(|| Failure::internal("the node does not list the revoked device"))
 }
 
-/// The node forgets a device line when it was used and after ten minutes, so it cannot say which.
+/// The node forgets a device line after ten minutes, or when a newer one was made.
 fn link_failure(error: client::Error) -> Failure {
     match &error {
         client::Error::Refused(r) if r.code == protocol::Code::NotFound => Failure::caller(
             r.code.as_str(),
-            "this device line has expired, or a device was made with it; it works for ten minutes",
+            "this device line is not valid any more: it works for ten minutes, and until a newer one is made",
             "waxwing devices add on your other device prints a new line",
         ),
         _ => error.into(),

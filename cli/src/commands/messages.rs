@@ -15,10 +15,10 @@ use crate::output::Output;
 use crate::show::InRoom;
 use crate::{place, prompt};
 
+/// How long to wait for what is new before going on with what this device has.
+pub(super) const SYNC: Duration = Duration::from_secs(10);
 /// Messages fetched from the store at a time.
 const PAGE: usize = 256;
-/// How long nothing must come before `read` takes what it has for all there is.
-const QUIET: Duration = Duration::from_millis(300);
 
 pub(super) async fn send(global: &Global, output: &Output, send: Send) -> Result<Exit, Failure> {
     let text = if send.text == ["-"] {
@@ -65,39 +65,27 @@ pub(super) async fn read(global: &Global, output: &Output, read: Read) -> Result
         let client = place::open(global).await?;
         return print(&client, output, &read).await;
     }
-    let limit = global.timeout.unwrap_or(Duration::from_secs(10));
+    let limit = global.timeout.unwrap_or(SYNC);
     online(global, |client| async move {
-        if tokio::time::timeout(limit, catch_up(&client)).await.is_err() {
-            output.talk("The node was not reached; this is what the device has.");
-        }
-        print(&client, output, &read).await
+        let synced = catch_up(&client, output, limit).await;
+        print(&client, output, &read).await.map(|_| synced)
     })
     .await
 }
 
-/// Waits until the device is connected and nothing more comes.
-pub(super) async fn catch_up(client: &Client) {
-    let mut events = client.events();
-    let mut connected = false;
-    loop {
-        let heard = if connected {
-            match tokio::time::timeout(QUIET, hear(&mut events)).await {
-                Ok(heard) => heard,
-                Err(_) => return,
-            }
-        } else {
-            hear(&mut events).await
-        };
-        match heard {
-            Heard::Event(event) => match *event {
-                Event::Connected => connected = true,
-                Event::Disconnected { .. } => connected = false,
-                _ => {}
-            },
-            Heard::Missed => {}
-            Heard::End => return,
-        }
-    }
+/// Waits until the device has all that its node has for it; says so when it has not, and how that ends the command.
+pub(super) async fn catch_up(client: &Client, output: &Output, limit: Duration) -> Exit {
+    let failure: Failure = match tokio::time::timeout(limit, client.caught_up()).await {
+        Ok(Ok(())) => return Exit::Done,
+        Ok(Err(e)) => e.into(),
+        Err(_) => client::Error::Timeout(limit).into(),
+    };
+    let why = match failure.exit {
+        Exit::Temporary => "the node has more for it and did not send all in time",
+        _ => failure.message.trim_end_matches('.'),
+    };
+    output.talk(&format!("This is what the device has; there may be more: {why}."));
+    failure.exit
 }
 
 async fn print(client: &Client, output: &Output, read: &Read) -> Result<Exit, Failure> {

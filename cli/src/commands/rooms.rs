@@ -6,15 +6,12 @@ use client::{Client, RoomInfo, RoomOptions, RoomStatus, Stage};
 use protocol::{RoomId, SubmitId, UserId};
 use tokio::time::Instant;
 
-use super::messages::catch_up;
+use super::messages::{SYNC, catch_up};
 use super::{find_room, follow, online};
 use crate::args::{Global, RoomVerb};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 use crate::prompt;
-
-/// How long to wait for what is new before going on with what this device has.
-const SYNC: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(global: &Global, output: &Output, verb: RoomVerb) -> Result<Exit, Failure> {
     let patience = global.patience();
@@ -22,11 +19,9 @@ pub(super) async fn run(global: &Global, output: &Output, verb: RoomVerb) -> Res
     match verb {
         RoomVerb::List => {
             online(global, |client| async move {
-                if tokio::time::timeout(sync, catch_up(&client)).await.is_err() {
-                    output.talk("The node was not reached; this is what the device has.");
-                }
+                let synced = catch_up(&client, output, sync).await;
                 output.list(&client.rooms().await?)?;
-                Ok(Exit::Done)
+                Ok(synced)
             })
             .await
         }
@@ -109,8 +104,8 @@ async fn carry_out(
 ) -> Result<Exit, Failure> {
     let deadline = Instant::now() + patience;
     if let Change::Remove(users) = &change {
-        // Whoever came or went a moment ago counts too.
-        let _late = tokio::time::timeout(patience.min(SYNC), catch_up(&client)).await;
+        // Whoever came or went a moment ago counts too; without the node, what this device knows.
+        let _known = tokio::time::timeout(patience.min(SYNC), client.caught_up()).await;
         present(&find_room(&client, &room).await?, users)?;
     }
     let room = find_room(&client, &room).await?.room;

@@ -12,7 +12,7 @@ use super::save;
 use crate::core::Work;
 use crate::event::Event;
 use crate::store::{Action, CommandRow, RoomNo, RoomRow};
-use crate::{Error, Result, RoomStatus, sender};
+use crate::{Error, Result, RoomStatus, recover, sender};
 
 /// The command whose handshake has this name.
 pub(crate) fn owns(commands: &BTreeMap<u64, CommandRow>, id: &SubmitId) -> Option<u64> {
@@ -58,6 +58,15 @@ pub(crate) async fn refused(
     mut command: CommandRow,
     refusal: Refusal,
 ) -> Result<Option<std::time::Duration>> {
+    let made_in = command.attempt.as_ref().map(|attempt| attempt.epoch);
+    if let Some((epoch, made_in)) = refusal.epoch.zip(made_in)
+        && made_in > epoch
+        && !matches!(command.action, Action::Join(_))
+        && recover::hub_is_behind(work, &command.room, epoch).await?
+    {
+        // Every handshake of the room was taken back.
+        return Ok(None);
+    }
     let rebuild =
         matches!(refusal.code, Code::WrongEpoch | Code::StaleEpoch | Code::MissingProposal);
     if !rebuild && refusal.code.lasting() == Lasting::Transient {

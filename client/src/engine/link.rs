@@ -80,7 +80,11 @@ impl<'a> Link<'a> {
 
     async fn frame(&mut self, frame: ToDevice) -> Result<()> {
         match frame {
-            ToDevice::Entries(entries) => self.entries(entries).await,
+            ToDevice::Entries(entries) => {
+                self.entries(entries).await?;
+                self.inner.took_in();
+                Ok(())
+            }
             ToDevice::Reply(reply) => self.reply(reply).await,
             ToDevice::Pong(pong) => self.pong(pong).await,
             ToDevice::Bye(refusal) => Err(Error::Refused(refusal)),

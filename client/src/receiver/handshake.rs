@@ -96,7 +96,10 @@ pub(super) async fn commit(
         Received::Unreadable(Why::Duplicate) => Ok(Fate::Taken),
         // What was before the external commit of this device is of an epoch it has no part in.
         Received::Unreadable(_) if walk.row.status == RoomStatus::Joining => Ok(Fate::Taken),
-        Received::Unreadable(why) => Ok(held(work, walk, &why)),
+        Received::Unreadable(why) => Ok(match held(work, walk, &why) {
+            Fate::Held(alarm) if matches!(why, Why::TooOld | Why::OutOfStep) => Fate::Astray(alarm),
+            other => other,
+        }),
         Received::Application(_) | Received::Proposal(_) | Received::Own => {
             Ok(Fate::Held(alarm(walk, AlarmKind::Held, "an entry is not what the hub calls it")))
         }

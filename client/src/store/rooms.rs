@@ -355,9 +355,13 @@ impl Tx<'_> {
         Ok(row.is_some())
     }
 
-    /// Forgets all places of a room: its hub lives another life.
-    pub(crate) async fn drop_places(&mut self, no: RoomNo) -> Result<()> {
-        sqlx::query("DELETE FROM place WHERE room = $1").bind(no.0).execute(self.conn()).await?;
+    /// Forgets the places of a room from `first` on: its hub lives another life and has something else there.
+    pub(crate) async fn drop_places(&mut self, no: RoomNo, first: Seq) -> Result<()> {
+        sqlx::query("DELETE FROM place WHERE room = $1 AND seq >= $2")
+            .bind(no.0)
+            .bind(int(first.get()))
+            .execute(self.conn())
+            .await?;
         Ok(())
     }
 
