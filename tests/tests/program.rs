@@ -1,5 +1,10 @@
 //! The `waxwing` program itself against real nodes: what a person and a script can do with it, what it prints, and how it ends.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a field that JSON lacks is null, and a list that is too short fails the test"
+)]
+
 use std::path::Path;
 use std::time::Duration;
 

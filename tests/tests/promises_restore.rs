@@ -65,7 +65,7 @@ fn whole(timeline: &[Message], cast: &Cast, whens: &[(&str, usize)]) {
         let said: Vec<&str> = shown.iter().map(|m| m.text.as_str()).collect();
         assert_eq!(said, texts(who, whens));
         let counters: Vec<u64> = shown.iter().map(|m| m.counter).collect();
-        assert!(counters.windows(2).all(|w| w[1] == w[0] + 1), "numbers used again: {counters:?}");
+        assert!(counters.is_sorted_by(|a, b| a + 1 == *b), "numbers used again: {counters:?}");
         assert!(shown.iter().all(|m| m.flags.is_empty()), "{shown:?}");
     }
     let ids: BTreeSet<_> = timeline.iter().map(|m| m.message_id).collect();
@@ -79,6 +79,12 @@ fn same(one: &[Message], other: &[Message]) {
 
 fn says(device: &Device, kind: &str) -> bool {
     device.record().alarms.iter().any(|a| a.starts_with(kind))
+}
+
+/// It says that the hub was restored.
+async fn told(device: &Device) -> Outcome<()> {
+    let what = "the restore is noticed";
+    eventually(SETTLE, what, async || Ok(says(device, "restored").then_some(()))).await
 }
 
 /// `whole`: the backup brings everything back, so that only the operator can know; else the node finds it out by itself.
@@ -121,18 +127,14 @@ async fn hub_restored(name: &str, whole_copy: bool) -> Outcome<()> {
         let timeline = device.timeline(&cast.room).await?;
         whole(&timeline, &cast, &whens);
         assert_eq!(device.record().doubles, Vec::new());
-        eventually(SETTLE, "the restore is noticed", async || {
-            Ok(says(device, "restored").then_some(()))
-        })
-        .await?;
+        told(device).await?;
     }
     same(&cast.ana.timeline(&cast.room).await?, &cast.bea.timeline(&cast.room).await?);
 
     // Alf missed what only the lost part of the hub's database had: he is told where something is missing.
     cast.alf.go_online().await?;
     cast.alf.until_count(&cast.room, 10 + 12, SETTLE).await?;
-    eventually(SETTLE, "alf is told", async || Ok(says(&cast.alf, "restored").then_some(())))
-        .await?;
+    told(&cast.alf).await?;
     let timeline = cast.alf.timeline(&cast.room).await?;
     for (device, who) in [(&cast.ana, "ana"), (&cast.bea, "bea")] {
         let shown = by(&timeline, device);
@@ -258,7 +260,7 @@ async fn restoring_a_backup_from_before_a_change_of_members_never_breaks_the_roo
         for (who, other) in [("ana", &cast.ana), ("bea", &cast.bea)] {
             let shown = by(&timeline, other);
             let counters: Vec<u64> = shown.iter().map(|m| m.counter).collect();
-            assert!(counters.windows(2).all(|w| w[1] > w[0]), "numbers again: {counters:?}");
+            assert!(counters.is_sorted_by(|a, b| a < b), "numbers again: {counters:?}");
             for text in texts(who, &[("before", 3), ("lost", 3), ("healed", 3)]) {
                 assert!(shown.iter().any(|m| m.text == text), "{} lost {text:?}", device.id());
             }
