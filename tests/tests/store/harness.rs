@@ -35,7 +35,7 @@ pub struct Db {
 }
 
 impl Db {
-    fn sqlite() -> Self {
+    pub fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let location = Location::Sqlite(folder.path().join("node.db"));
         Self { location, wakes: Arc::default(), _folder: Some(folder) }

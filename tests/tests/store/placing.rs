@@ -4,13 +4,14 @@ use delivery::log::Head;
 use node::store::logs::{self, Bodies, Entry, LogName};
 use node::store::rooms::{self, GroupState, Room};
 use node::store::submissions::{self, Key, Scene, State, Submission};
-use node::store::{Decision, LogId, Store, StoreError, Tx, Wake, members, readers};
+use node::store::{Decision, Location, LogId, Store, StoreError, Tx, Wake, members, readers};
 use protocol::api::Accepted;
 use protocol::log::{Digest, EntryKind};
 use protocol::{Cursor, Epoch, RoomId, SubmitId};
+use sqlx::{Connection as _, Executor as _};
 
 use crate::commit::{hold, settle};
-use crate::harness::{at, chain, device, domain, log_with, on_both, read, room, seq, write};
+use crate::harness::{Db, at, chain, device, domain, log_with, on_both, read, room, seq, write};
 
 /// A room with Ana's device in it.
 async fn room_with_ana(store: &Store, name: &'static str) -> LogId {
@@ -192,6 +193,31 @@ async fn a_refused_message_does_not_touch_the_others() {
         store.close().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_damaged_room_does_not_touch_messages_to_others() {
+    let db = Db::sqlite();
+    let store = db.open().await;
+    let good = room_with_ana(&store, "x").await;
+    room_with_ana(&store, "y").await;
+    let Location::Sqlite(file) = &db.location else { panic!("{:?}", db.location) };
+    let mut raw =
+        sqlx::SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    raw.execute("UPDATE log SET hub = 'not a domain' WHERE name LIKE '%y'").await.unwrap();
+    let (go, held) = hold(&store).await;
+    let first = place(&store, key(room("x"), 1));
+    let damaged = place(&store, key(room("y"), 1));
+    let last = place(&store, key(room("x"), 2));
+    settle().await;
+    go.notify_one();
+    held.await.unwrap();
+    first.await.unwrap().unwrap();
+    let Stop::Store(text) = damaged.await.unwrap().unwrap_err() else { panic!() };
+    assert_eq!(text, "the table log holds a broken hub");
+    assert_eq!(last.await.unwrap().unwrap().place.seq, seq(2));
+    assert_eq!(read!(store, tx => logs::get(tx, good).await).head, seq(2));
+    store.close().await;
 }
 
 #[tokio::test]
