@@ -123,7 +123,7 @@ CREATE TABLE node (
     id          INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
     domain      TEXT NOT NULL,
     incarnation BLOB NOT NULL CHECK (length(incarnation) = 16), -- this life of the database: fresh at creation and at every restore
-    ticks       INTEGER NOT NULL DEFAULT 0, -- grows at every start and every minute of running: a copy that has fewer than the file `life` is a backup
+    ticks       INTEGER NOT NULL DEFAULT 0, -- grows at every start and every ten seconds of running: a copy that has fewer than the file `life` is a backup
     created_ms  INTEGER NOT NULL
 ) STRICT;
 

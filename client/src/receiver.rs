@@ -271,7 +271,7 @@ async fn start(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Res
         return Ok(Start::At(before));
     };
     if known.cursor.incarnation != entries.incarnation {
-        return Ok(restored(work, row, before));
+        return restored(work, row, before).await;
     }
     if let Some(gap) = &entries.gap
         && gap.last > known.cursor.seq
@@ -349,7 +349,9 @@ async fn created(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> R
 
 /// The hub lives another life: it goes on from an earlier place, and what it lost is lost there, not here. What it still has is known by
 /// the chain, which goes on through its lives.
-fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Start {
+async fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Result<Start> {
+    // Our node may have handed over what the hub then lost; whatever it still has, it knows again.
+    work.unstore().await?;
     work.events.push(Event::Alarm(Alarm {
         kind: AlarmKind::Restored,
         room: Some(row.room.clone()),
@@ -359,7 +361,7 @@ fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Start {
             row.room
         ),
     }));
-    Start::At(before)
+    Ok(Start::At(before))
 }
 
 /// Notes that a room is held, and says so once.

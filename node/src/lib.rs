@@ -114,7 +114,13 @@ impl Node {
         let stop = app.stop.clone();
         let serving = tokio::spawn(server.run(listener, stop.clone()));
         let file = app.config.data_dir.join("address");
-        write_address(&file, address)?;
+        match write_address(&file, address) {
+            // Whoever chose the port knows it; a full disk must not keep the node from giving out what it has.
+            Err(error) if app.config.listen.address.port() != 0 => {
+                tracing::warn!(%error, "`status` will not say where the node listens");
+            }
+            written => written?,
+        }
         tracing::info!(domain = %app.domain, %address, "the node is ready");
         shutdown.await;
         tracing::info!("stopping");
@@ -147,6 +153,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 fn start_workers(app: &Arc<App>) {
     app.tasks.spawn(worker::carrier::run(app.clone()));
     app.tasks.spawn(worker::expiry::run(app.clone()));
+    app.tasks.spawn(worker::expiry::tick(app.clone()));
     if let Location::Sqlite(file) = location(&app.config) {
         app.tasks.spawn(worker::expiry::watch_disk(app.clone(), file));
     }

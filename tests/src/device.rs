@@ -368,10 +368,13 @@ impl Device {
                 let sent = self.record().sent;
                 let first = sent.iter().find(|m| m.seq.is_none()).during("a message")?;
                 let state = self.client()?.state(&first.submit_id).await?;
+                let rooms = self.client()?.rooms().await?;
+                let rooms: Vec<_> = rooms.iter().map(|r| (&r.status, r.epoch, r.seq)).collect();
                 return Trouble::is(format!(
-                    "{}: {without} of {} messages are not accepted after {limit:?}; the first is {state:?}",
+                    "{}: {without} of {} messages are not accepted after {limit:?}; the first is {state:?}; the rooms: {rooms:?}; it said: {:?}",
                     self.id,
-                    sent.len()
+                    sent.len(),
+                    self.record().alarms
                 ));
             }
             sleep(Duration::from_millis(50)).await;

@@ -6,7 +6,7 @@ CREATE TABLE node (
     id          BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
     domain      TEXT NOT NULL,
     incarnation BYTEA NOT NULL CHECK (length(incarnation) = 16), -- this life of the database: fresh at creation and at every restore
-    ticks       BIGINT NOT NULL DEFAULT 0, -- grows at every start and every minute of running: a copy that has fewer than the file `life` is a backup
+    ticks       BIGINT NOT NULL DEFAULT 0, -- grows at every start and every ten seconds of running: a copy that has fewer than the file `life` is a backup
     created_ms  BIGINT NOT NULL
 );
 

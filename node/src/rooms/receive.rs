@@ -2,6 +2,7 @@
 //! its devices. PROTOCOL §9.7.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use delivery::log::{Batch, Follow, FollowerHead, Head, follow};
 use federation::headers::{FanoutRange, MemberChange, MemberEffects};
@@ -15,7 +16,7 @@ use crate::error::{Outcome, Stop};
 use crate::inbox;
 use crate::store::logs::{self, Entry, Log, LogName, Start};
 use crate::store::rooms::{GroupState, Room};
-use crate::store::{Tx, Wake, devices, keypackages, members, readers, rooms};
+use crate::store::{Tx, Wake, devices, keypackages, members, readers, rooms, submissions};
 use crate::telemetry::Tag;
 
 /// What a hub sent of one of its rooms.
@@ -44,6 +45,12 @@ pub(crate) enum Received {
 pub(crate) async fn receive(app: &Arc<App>, incoming: Incoming) -> Outcome<Received> {
     if usize::try_from(incoming.range.n) != Ok(incoming.messages.len()) {
         let detail = "The header counts other entries than the body.";
+        return Err(Refusal::because(Code::Malformed, detail).into());
+    }
+    // Who joins by a Welcome reads from the entry after its commit on.
+    let beyond = incoming.range.last().next();
+    if incoming.members.list().iter().any(|e| e.at > beyond) {
+        let detail = "The header names an effect of an entry that does not come with it.";
         return Err(Refusal::because(Code::Malformed, detail).into());
     }
     let shared = app.clone();
@@ -76,7 +83,8 @@ async fn take(tx: &mut Tx, app: Arc<App>, incoming: Incoming) -> Outcome<Receive
             (log, Some(head), None)
         }
         Some(log) => {
-            let read = range.first > log.head.next() && anybody_reads_on(tx, &log).await?;
+            let read =
+                range.first > log.head.next() && readers::any_after(tx, log.id, log.head).await?;
             let head = Head { seq: log.head, chain: log.chain };
             let head = FollowerHead { incarnation: log.incarnation, head, read };
             let stored = logs::chain_at(tx, &log, range.last()).await?;
@@ -117,6 +125,9 @@ async fn take(tx: &mut Tx, app: Arc<App>, incoming: Incoming) -> Outcome<Receive
 /// The entries that the messages stand for, one each; their places are still to be found.
 fn entries(messages: &[FanoutMessage]) -> Result<Vec<Entry>, Refusal> {
     let one = |message: &FanoutMessage| match message.entries().as_slice() {
+        _ if i64::try_from(message.at.ms()).is_err() => {
+            Err(Refusal::because(Code::Malformed, "The time of an entry is beyond all times."))
+        }
         [(kind, body)] => Ok(Entry {
             seq: Seq::new(0),
             at: message.at,
@@ -147,26 +158,16 @@ async fn new_life(tx: &mut Tx, log: Log, range: &FanoutRange) -> Outcome<Option<
     let at = logs::entry(tx, log.id, place).await?.map_or(log.last_at, |e| e.at);
     let start = Start { incarnation: range.incarnation, seq: place, chain: range.prev_chain, at };
     logs::rewind(tx, log.id, &start).await?;
+    // The hub may have lost what it had taken from our devices: they hand it in again, and it must go to the hub again.
+    if let Some(room) = log.name.room() {
+        submissions::forget(tx, room, at.before(CLOCKS_DIFFER)).await?;
+    }
     tracing::warn!(hub = %log.hub, lost = log.head.get() - place.get(), "a hub was restored from a backup");
     Ok(Some(logs::get(tx, log.id).await?))
 }
 
-/// Whether a device of ours must get entries after the head.
-async fn anybody_reads_on(tx: &mut Tx, log: &Log) -> Outcome<bool> {
-    let mut after = None;
-    loop {
-        let page = readers::of_log(tx, log.id, after.as_ref(), READERS_PAGE).await?;
-        if page.iter().any(|(_, stay)| stay.until.is_none_or(|until| until > log.head)) {
-            return Ok(true);
-        }
-        match page.into_iter().last() {
-            Some((last, _)) => after = Some(last),
-            None => return Ok(false),
-        }
-    }
-}
-
-const READERS_PAGE: usize = 512;
+/// By how much a hub's clock may be ahead of ours: more than certificates allow.
+const CLOCKS_DIFFER: Duration = Duration::from_hours(24);
 
 /// A replica begins where the hub begins to send, if a device of ours joins there. If none does, our database was restored from a time
 /// before the join, and the hub must begin there again.
@@ -271,7 +272,10 @@ impl Taking<'_> {
                     if !self.may_join(tx, &effect.device).await? {
                         continue;
                     }
-                    readers::add(tx, self.log.id, &reader, effect.at).await?;
+                    let stays = readers::stays(tx, self.log.id, &reader).await?;
+                    if !stays.iter().any(|stay| stay.until.is_none()) {
+                        readers::add(tx, self.log.id, &reader, effect.at).await?;
+                    }
                     members::add(tx, self.log.id, &effect.device, effect.at).await?;
                 }
                 MemberChange::Removed => {

@@ -34,7 +34,7 @@ pub enum StoreError {
         found: String,
     },
     /// Too much is waiting, or another process held the database for too long. Worth trying again.
-    #[error("the database is busy")]
+    #[error("the database did not answer in time: it is busy or cannot be reached")]
     Busy,
     /// The disk is full. Nothing was changed; worth trying again after space was made.
     #[error("the disk of the database is full")]

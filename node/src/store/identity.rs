@@ -2,7 +2,7 @@
 
 use protocol::{Domain, Incarnation, Timestamp};
 
-use super::row::{Column, execute, fetch_one, fetch_optional, ms};
+use super::row::{Column, execute, fetch_one, fetch_optional, int, ms};
 use super::{StoreError, Tx};
 
 /// The row of `node`.
@@ -56,13 +56,17 @@ pub(super) async fn ensure(tx: &mut Tx, fresh: Node) -> Result<Node, StoreError>
 }
 
 /// Begins a new life after a restore: every number this node gives from now on belongs to `incarnation`, so none of a former life is
-/// taken for one of this. Readers keep their place in what was restored. PROTOCOL §4.4.
+/// taken for one of this. Readers keep their place in what was restored. The life's ticks go on from `ticks`. PROTOCOL §4.4.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn new_incarnation(tx: &mut Tx, incarnation: &Incarnation) -> Result<(), StoreError> {
+pub async fn new_incarnation(
+    tx: &mut Tx,
+    incarnation: &Incarnation,
+    ticks: u64,
+) -> Result<(), StoreError> {
     let bytes = incarnation.as_bytes().as_slice();
-    execute!(tx, "UPDATE node SET incarnation = $1 WHERE id = 1", bytes)?;
+    execute!(tx, "UPDATE node SET incarnation = $1, ticks = $2 WHERE id = 1", bytes, int(ticks))?;
     execute!(tx, "UPDATE log SET incarnation = $1 WHERE kind <> 'replica'", bytes)?;
     Ok(())
 }

@@ -143,6 +143,22 @@ pub async fn advance(
     Ok(moved > 0)
 }
 
+/// Whether anybody must get entries of `log` after `seq`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn any_after(tx: &mut Tx, log: LogId, seq: Seq) -> Result<bool, StoreError> {
+    let (any,) = fetch_one!(
+        tx,
+        (i64,),
+        "SELECT CAST(CASE WHEN EXISTS (SELECT 1 FROM reader WHERE log_id = $1 AND (until_seq IS NULL OR until_seq > $2)) \
+         THEN 1 ELSE 0 END AS BIGINT)",
+        log.get(),
+        int(seq.get())
+    )?;
+    Ok(any != 0)
+}
+
 /// The stays of `reader` in `log`, oldest first. Empty: it is none.
 ///
 /// # Errors
@@ -165,7 +181,7 @@ row! {
     }
 }
 
-/// Every stay of `reader` in every log, by log and oldest first; at most `max`.
+/// Every stay of `reader`, by log and oldest first; in the first `max` logs.
 ///
 /// # Errors
 /// When the database fails.
@@ -179,7 +195,8 @@ pub async fn of_reader(
         OfReaderRow,
         "SELECT l.id, l.kind, l.name, l.hub, l.incarnation, l.head, l.tail, l.chain, l.tail_chain, l.last_at_ms, l.bytes, \
          r.from_seq, r.cursor, r.until_seq FROM reader r JOIN log l ON l.id = r.log_id \
-         WHERE r.reader = $1 ORDER BY r.log_id, r.from_seq LIMIT $2",
+         WHERE r.reader = $1 AND r.log_id IN (SELECT DISTINCT log_id FROM reader WHERE reader = $1 ORDER BY log_id LIMIT $2) \
+         ORDER BY r.log_id, r.from_seq",
         reader.as_str(),
         limit(max)
     )?;

@@ -353,6 +353,19 @@ pub async fn delete(tx: &mut Tx, key: &Key) -> Result<bool, StoreError> {
     Ok(deleted > 0)
 }
 
+/// Forgets the submissions for `room` that came after `after` and were accepted: its hub may have lost them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget(tx: &mut Tx, room: &RoomId, after: Timestamp) -> Result<u64, StoreError> {
+    execute!(
+        tx,
+        "DELETE FROM submission WHERE room = $1 AND created_ms > $2 AND state = 'accepted'",
+        room.as_str(),
+        ms(after)
+    )
+}
+
 /// Forgets submissions accepted before `before`, oldest first, at most `max`. Those that still wait for a hub are kept.
 ///
 /// # Errors

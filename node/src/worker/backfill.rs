@@ -1,11 +1,11 @@
 //! Fetches what a replica misses: when a hub's batch showed a gap, and once after each start, because a restored database is behind
 //! without anybody noticing. PROTOCOL §9.7.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::mimi::{BackfillRequest, FanoutMessage};
-use protocol::{Code, RoomId, limit};
+use protocol::{Code, Domain, RoomId, limit};
 
 use super::{peers, relay};
 use crate::app::App;
@@ -46,7 +46,7 @@ pub(crate) fn start(app: &Arc<App>, room: &RoomId) {
     });
 }
 
-/// Asks for every replica once, one after the other.
+/// Asks for every replica once: each hub for one after the other, all hubs at a time, so that a slow one holds up only its own.
 pub(crate) async fn all(app: Arc<App>) {
     let mut after = None;
     loop {
@@ -59,17 +59,26 @@ pub(crate) async fn all(app: Arc<App>) {
         };
         let Some(last) = page.last() else { return };
         after = Some(last.log);
-        for room in page.iter().filter(|r| r.hub != app.domain) {
-            if app.stop.is_cancelled() {
-                return;
+        let mut of_hubs: BTreeMap<Domain, Vec<RoomId>> = BTreeMap::new();
+        for room in page.into_iter().filter(|r| r.hub != app.domain) {
+            of_hubs.entry(room.hub).or_default().push(room.room);
+        }
+        let hubs = of_hubs.into_values().map(|rooms| of_hub(&app, rooms));
+        futures_util::future::join_all(hubs).await;
+    }
+}
+
+async fn of_hub(app: &Arc<App>, rooms: Vec<RoomId>) {
+    for room in rooms {
+        if app.stop.is_cancelled() {
+            return;
+        }
+        if app.filling.begin(&room) {
+            // A hub that is down is asked again when it makes contact with a gap.
+            if let Err(stop) = fill(app, &room).await {
+                tracing::debug!(hub = %room.hub(), why = %stop.into_refusal(), "a replica could not be filled up now");
             }
-            if app.filling.begin(&room.room) {
-                // A hub that is down is asked again when it makes contact with a gap.
-                if let Err(stop) = fill(&app, &room.room).await {
-                    tracing::debug!(hub = %room.hub, why = %stop.into_refusal(), "a replica could not be filled up now");
-                }
-                app.filling.end(&room.room);
-            }
+            app.filling.end(&room);
         }
     }
 }

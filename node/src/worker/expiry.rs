@@ -26,9 +26,6 @@ pub(crate) async fn run(app: Arc<App>) {
         app.quotas.forget_idle();
         app.wakes.forget_gone();
         renew(&app);
-        if let Err(error) = crate::life::tick(&app.store, &app.config.data_dir).await {
-            tracing::warn!(%error, "how long this life lasts could not be noted; the next sweep does it");
-        }
         let swept = tokio::select! {
             () = app.stop.cancelled() => return,
             swept = sweep_logs(&app) => swept,
@@ -43,6 +40,22 @@ pub(crate) async fn run(app: Arc<App>) {
     }
 }
 
+/// Notes how long this life lasts, until the node stops. By itself: a long sweep must not make the window longer in which a backup is not
+/// told from the database. PROTOCOL §4.4.
+pub(crate) async fn tick(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(TICK_EVERY);
+    loop {
+        tokio::select! {
+            () = app.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = crate::life::tick(&app.store, &app.config.data_dir).await {
+            tracing::warn!(%error, "how long this life lasts could not be noted");
+        }
+    }
+}
+
+const TICK_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_mins(2);
 /// How long a hub keeps what everybody has acknowledged: a follower that is restored from last night's backup asks for it again.
 const KEEP_ACKNOWLEDGED: Duration = Duration::from_hours(48);

@@ -17,6 +17,7 @@ use super::peers::{self, Line};
 use super::{notify, uplink};
 use crate::app::App;
 use crate::error::{Error, Outcome, Stop};
+use crate::store::Wake;
 use crate::store::lanes;
 use crate::store::logs::{self, Log, LogId, LogName};
 use crate::store::peers as known;
@@ -107,8 +108,10 @@ impl Carrying<'_> {
                     let Ok(place) = self.line.slots.acquire().await else { return Ok(()) };
                     let time = match self.line.dial(self.app.now()) {
                         Dial::Now => {
-                            self.send(&mut lane, &stay, after, count).await?;
-                            continue;
+                            if self.send(&mut lane, &stay, after, count).await? {
+                                continue;
+                            }
+                            return Ok(());
                         }
                         Dial::At(at) => at.since(self.app.now()).min(NAP),
                         Dial::AfterProbe => NAP,
@@ -135,7 +138,8 @@ impl Carrying<'_> {
         Ok(Some((log, stay, row)))
     }
 
-    async fn send(&self, lane: &mut Lane, stay: &Stay, after: Seq, count: usize) -> Outcome<()> {
+    /// Sends what comes next; says whether the stay goes on.
+    async fn send(&self, lane: &mut Lane, stay: &Stay, after: Seq, count: usize) -> Outcome<bool> {
         let mut tx = self.app.store.snapshot().await?;
         let log = logs::get(&mut tx, self.log).await?;
         let until = last(&log, stay);
@@ -145,6 +149,10 @@ impl Carrying<'_> {
         };
         drop(tx);
         let Some((cargo, to)) = cargo else {
+            if matches!(log.name, LogName::Room(_)) && until < log.tail {
+                self.pass_over(&log, until).await?;
+                return Ok(false);
+            }
             return Err(Stop::Failed(Error::Damaged("a log without the entries it counts")));
         };
         let started = lane.attempt_started(to, self.app.now(), self.app.entropy.jitter()).clone();
@@ -153,7 +161,25 @@ impl Carrying<'_> {
         let now = self.app.now();
         let effect = lane.on_result(outcome, now, self.app.entropy.jitter());
         self.log_effect(&log, &effect, error.as_deref());
-        self.write_result(&log, lane, &cargo, (effect, error), now).await
+        self.write_result(&log, lane, &cargo, (effect, error), now).await?;
+        Ok(true)
+    }
+
+    /// Ends a stay whose rest expired before the peer took it: there is nothing left to send, and the peer's next stay must not wait
+    /// behind it.
+    async fn pass_over(&self, log: &Log, until: Seq) -> Outcome<()> {
+        tracing::warn!(peer = %self.peer, lane = log.id.get(), "the last entries for a peer expired before it took them");
+        let (log, peer) = (log.id, self.peer.clone());
+        self.app
+            .store
+            .write(move |tx| {
+                Box::pin(async move {
+                    readers::advance(tx, log, &peer.clone().into(), until).await?;
+                    tx.wake(Wake::Peer(peer));
+                    Ok(())
+                })
+            })
+            .await
     }
 
     async fn dial(

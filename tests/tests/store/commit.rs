@@ -315,8 +315,9 @@ async fn a_restore_begins_a_new_life_in_every_log_of_this_node() {
         let room_log = log_with(&store, LogName::Room(room("x")), 3).await;
         let replica = log_with(&store, LogName::Replica(room("y")), 3).await;
         let new = Incarnation::from_bytes([77; 16]);
-        write!(store, tx => identity::new_incarnation(tx, &new).await);
+        write!(store, tx => identity::new_incarnation(tx, &new, 5).await);
         assert_eq!(read!(store, tx => identity::load(tx).await).incarnation, new);
+        assert_eq!(read!(store, tx => identity::life(tx).await).ticks, 5);
         let log = read!(store, tx => logs::get(tx, room_log).await);
         assert_eq!((log.incarnation, log.head), (new, seq(3)));
         let log = read!(store, tx => logs::get(tx, replica).await);

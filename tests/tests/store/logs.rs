@@ -335,7 +335,11 @@ async fn a_device_that_was_removed_and_added_again_gets_both_stays() {
         let mine = read!(store, tx => readers::of_reader(tx, &ana, 10).await);
         let log = read!(store, tx => logs::get(tx, id).await);
         assert_eq!(mine, [(log.clone(), stay(1, 8, Some(8))), (log, stay(12, 15, None))]);
-        assert_eq!(read!(store, tx => readers::of_reader(tx, &ana, 1).await).len(), 1);
+        assert_eq!(
+            read!(store, tx => readers::of_reader(tx, &ana, 1).await).len(),
+            2,
+            "the bound is of logs"
+        );
         let all = read!(store, tx => readers::of_log(tx, id, None, 10).await);
         assert_eq!(
             all,
