@@ -106,7 +106,11 @@ async fn apply_room(work: &mut Work<'_>, room: RoomId, entries: Entries) -> Resu
         RoomStatus::Creating | RoomStatus::Active | RoomStatus::Held { .. } => true,
     };
     if !entered {
-        return Ok(Taken::default());
+        // The acknowledgement of the last entry that was for this device may have got lost.
+        let place = row.place.filter(|p| p.cursor.incarnation == entries.incarnation);
+        let left = place.filter(|_| row.status == RoomStatus::Left);
+        let ack = left.map(|p| Ack { log: LogRef::Room(room), cursor: p.cursor });
+        return Ok(Taken { ack, ..Taken::default() });
     }
     let place = match start(work, &mut row, &entries).await? {
         Start::At(place) => place,

@@ -293,8 +293,18 @@ impl Outbox {
 
     /// Our node lives another life: what it had stored may be lost, so it is sent again as it is. Returns the rows that changed.
     pub fn node_restored(&mut self) -> Vec<Item> {
+        self.stored_again(|_| true)
+    }
+
+    /// The hub of a room lives another life: what our node had handed to it may be lost there, so it is sent again as it is. Returns the
+    /// rows that changed.
+    pub fn hub_restored(&mut self, room: &RoomId) -> Vec<Item> {
+        self.stored_again(|item| item.room == *room)
+    }
+
+    fn stored_again(&mut self, which: impl Fn(&Item) -> bool) -> Vec<Item> {
         let stored = self.entries.values().filter(|e| e.item.state == State::Stored);
-        let stored: Vec<SubmitId> = stored.map(|e| e.item.id).collect();
+        let stored: Vec<SubmitId> = stored.filter(|e| which(&e.item)).map(|e| e.item.id).collect();
         let again = |id: &SubmitId| {
             let item = &mut self.entries.get_mut(id)?.item;
             item.next_at = Timestamp::default();

@@ -194,16 +194,24 @@ pub enum Uplink {
     New,
 }
 
+/// When to hand in again what an earlier attempt of the same name stands before, in milliseconds.
+const OVERTAKEN_MS: u32 = 1_000;
+
 /// Decides about a submission of `bytes` bytes for a foreign hub, when the room's uplink holds `held`. PROTOCOL §5.4.
 ///
 /// # Errors
-/// `Conflict` as in [`admit`], `QueueFull` when the uplink is at its bound.
+/// `Conflict` as in [`admit`], `Unavailable` while other bytes of the same name wait, `QueueFull` when the uplink is at its bound.
 pub fn uplink(
     prior: Option<&Prior>,
     digest: &Digest,
     held: Amount,
     bytes: u64,
 ) -> Result<Uplink, Refusal> {
+    if prior.is_some_and(|p| p.known == Known::Stored && p.digest != *digest) {
+        // The device was told of a refusal that its own repetition overtook: that one is refused too, and the name is free again.
+        let detail = "An earlier attempt of this submission waits for the room's hub.";
+        return Err(Refusal::because(Code::Unavailable, detail).retry_after_ms(OVERTAKEN_MS));
+    }
     if let Some(known) = repeated(prior, digest)? {
         return Ok(Uplink::Again(known));
     }

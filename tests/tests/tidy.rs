@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["protocol", "crypto", "delivery", "client"]),
     ("bench", &["protocol", "crypto", "delivery", "federation", "client", "node"]),
     ("tests", &["protocol", "crypto", "delivery", "federation", "client", "node"]),
+    ("tests/simulation", &["protocol", "delivery"]),
     ("xtask", &[]),
 ];
 

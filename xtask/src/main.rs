@@ -1,4 +1,4 @@
-//! The build's own commands: `cargo xtask dev`, `cargo xtask test`, `cargo xtask bench`.
+//! The build's own commands: `cargo xtask dev`, `cargo xtask test`, `cargo xtask sim`, `cargo xtask bench`.
 //!
 //! Nothing but clap and the standard library, so that it starts quickly on a fresh clone.
 
@@ -38,6 +38,15 @@ enum Task {
         /// Only build, and run the tests whose name contains this.
         filter: Option<String>,
     },
+    /// The simulator: many seeds, or the story of the one in `SEED`.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+    },
     /// Measurements: group commit against one transaction each.
     Bench {
         /// Passed on to the bench.
@@ -50,6 +59,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().task {
         Task::Dev { check, keep, seed } => dev(check, keep, seed),
         Task::Test { filter } => Ok(suite::run(filter.as_deref())),
+        Task::Sim { seeds, from } => sim(seeds, from),
         Task::Bench { args } => bench(&args),
     };
     result.unwrap_or_else(|sentence| {
@@ -73,6 +83,13 @@ fn dev(check: bool, keep: bool, seed: Option<u64>) -> Result<ExitCode, Sentence>
     if let Some(seed) = seed {
         command.arg("--seed").arg(seed.to_string());
     }
+    become_program(command)
+}
+
+fn sim(seeds: u64, from: u64) -> Result<ExitCode, Sentence> {
+    build_binaries()?;
+    let mut command = Command::new(program("waxwing-sim")?);
+    command.args(["--seeds", &seeds.to_string(), "--from", &from.to_string()]);
     become_program(command)
 }
 

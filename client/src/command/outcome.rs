@@ -132,8 +132,10 @@ async fn clear_pending(work: &mut Work<'_>, no: RoomNo) -> Result<()> {
 /// # Errors
 /// The disk's.
 pub(crate) async fn withdraw(work: &mut Work<'_>, no: RoomNo) -> Result<()> {
-    let commands: Vec<CommandRow> =
-        work.commands.values().filter(|c| c.no == no && c.attempt.is_some()).cloned().collect();
+    // What waits for an epoch would wait for one that the new leaf never sees.
+    let waits = |c: &CommandRow| matches!(c.change.state(), commit::State::Behind(_));
+    let open = |c: &&CommandRow| c.no == no && (c.attempt.is_some() || waits(c));
+    let commands: Vec<CommandRow> = work.commands.values().filter(open).cloned().collect();
     for mut command in commands {
         take_back(&mut command);
         let again = commit::State::Build(work.now());

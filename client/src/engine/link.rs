@@ -161,7 +161,8 @@ impl<'a> Link<'a> {
         // What was held may fit by now: a clock that was set, an identity that was accepted.
         let rooms = self.inner.core().await.read().await?.rooms().await?;
         for row in rooms {
-            if matches!(row.status, RoomStatus::Held { .. }) {
+            // Entries for a leaf that was given up are not asked for by anybody else, and hold up those for the new one.
+            if matches!(row.status, RoomStatus::Held { .. } | RoomStatus::Joining) {
                 self.rewind(LogRef::Room(row.room));
             }
         }

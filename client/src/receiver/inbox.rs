@@ -31,7 +31,8 @@ enum Fate {
 pub(super) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken> {
     let incarnation = entries.incarnation;
     let known = work.tx.inbox().await?.filter(|c| c.incarnation == incarnation);
-    let mut cursor = known.unwrap_or(Cursor { incarnation, seq: Seq::new(0) });
+    let first = entries.entries.first().map_or(Seq::new(0), |e| e.seq.prev());
+    let mut cursor = known.unwrap_or(Cursor { incarnation, seq: first });
     let mut taken = Taken::default();
     if let Some(gap) = entries.gap.filter(|gap| gap.last > cursor.seq) {
         lost(work, &gap).await?;
@@ -41,6 +42,11 @@ pub(super) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken
     for entry in entries.entries {
         if entry.seq <= cursor.seq {
             continue;
+        }
+        if entry.seq > cursor.seq.next() {
+            // One before it had to wait, and this was on its way already.
+            taken.rewind.push(LogRef::Inbox);
+            break;
         }
         let item = match &entry.body {
             Body::Full(bytes) => api::decode::<InboxItem>(bytes).ok(),

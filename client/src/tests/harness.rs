@@ -574,6 +574,11 @@ impl Device {
         self.acked.get(&LogRef::Room(room.clone())).copied().unwrap_or(0)
     }
 
+    /// How far the node knows it to be in its inbox.
+    pub(crate) fn acked_inbox(&self) -> u64 {
+        self.acked.get(&LogRef::Inbox).copied().unwrap_or(0)
+    }
+
     /// Where it stands in a room.
     pub(crate) async fn status(&mut self, room: &RoomId) -> RoomStatus {
         self.core().read().await.unwrap().room(room).await.unwrap().unwrap().status

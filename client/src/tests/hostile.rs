@@ -242,6 +242,43 @@ async fn an_invitation_into_a_room_whose_end_never_comes_holds_up_nothing_for_lo
 }
 
 #[tokio::test]
+async fn what_comes_after_an_invitation_that_has_to_wait_does_not_overtake_it() {
+    let (mut hub, mut ana, mut bo, room) = pair(48).await;
+    ana.want(&room, Action::Remove(bo.id.user())).await;
+    settle(&mut hub, &mut [&mut ana]).await;
+    ana.want(&room, Action::Add(bo.id.user())).await;
+    settle(&mut hub, &mut [&mut ana]).await;
+    // The end of bo's first stay was not pushed yet, so the invitation waits; the node pushes on meanwhile.
+    let acked = bo.acked_inbox();
+    bo.take_in(&hub, &LogRef::Inbox, 64, true).await;
+    let other = ana.create().await;
+    ana.want(&other, Action::Add(bo.id.user())).await;
+    settle(&mut hub, &mut [&mut ana]).await;
+    let later = hub.entries(&bo.id, &LogRef::Inbox, acked + 1, 64).unwrap();
+    bo.take(later, true).await;
+    settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+    for room in [&room, &other] {
+        assert_eq!(bo.status(room).await, RoomStatus::Active);
+    }
+    ana.send(&room, "again").await;
+    settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+    assert_eq!(bo.texts(&room).await, ["again"]);
+}
+
+#[tokio::test]
+async fn a_removed_device_acknowledges_its_end_again_when_that_got_lost() {
+    let (mut hub, mut ana, mut bo, room) = pair(49).await;
+    ana.want(&room, Action::Remove(bo.id.user())).await;
+    settle(&mut hub, &mut [&mut ana]).await;
+    let log = LogRef::Room(room.clone());
+    bo.take_in(&hub, &log, 64, false).await;
+    assert_eq!(bo.status(&room).await, RoomStatus::Left);
+    let before = bo.acked(&room);
+    assert!(bo.take_in(&hub, &log, 64, true).await, "it is pushed again and acknowledged");
+    assert!(bo.acked(&room) > before);
+}
+
+#[tokio::test]
 async fn a_room_whose_entries_are_left_out_is_held_and_not_asked_for_without_end() {
     let (mut hub, mut ana, mut bo, room) = pair(48).await;
     for text in ["one", "two"] {
@@ -291,15 +328,16 @@ async fn stage(device: &mut Device, submit: &Submit) -> delivery::outbox::State 
 async fn a_refusal_of_other_bytes_than_those_handed_in_last_is_ignored() {
     let (hub, _ana, mut bo, room) = pair(49).await;
     let submit = stored(&mut bo, &room).await;
+    let next = bo.acked_inbox() + 1;
     let outcome = |payload| {
         let (submit_id, room) = (submit.submit_id, submit.room.clone());
         InboxItem::Outcome(Outcome { submit_id, room, refusal: Code::NotAllowed.into(), payload })
     };
     let old = outcome(Payload::Application(b"earlier".to_vec()).digest());
-    bo.take(inbox(&hub, &bo, &room, &[(90, old)]), true).await;
+    bo.take(inbox(&hub, &bo, &room, &[(next, old)]), true).await;
     assert_eq!(stage(&mut bo, &submit).await, delivery::outbox::State::Stored);
     let last = outcome(submit.payload.digest());
-    bo.take(inbox(&hub, &bo, &room, &[(91, last)]), true).await;
+    bo.take(inbox(&hub, &bo, &room, &[(next + 1, last)]), true).await;
     assert!(matches!(stage(&mut bo, &submit).await, delivery::outbox::State::Failed { .. }));
 }
 

@@ -203,6 +203,19 @@ fn a_clock_that_is_set_back_does_not_hold_up_what_waits() {
 }
 
 #[test]
+fn what_a_restored_hub_may_have_forgotten_is_sent_again_to_its_room_alone() {
+    let mut o = outbox(&[1, 2]);
+    for n in [1, 2] {
+        send(&mut o, n, 0);
+        let _row = o.replied(&id(n), SubmitReply::Stored, ms(0), 0);
+    }
+    let room = o.get(&id(1)).unwrap().room.clone();
+    let rows = o.hub_restored(&room);
+    assert_eq!(rows.iter().map(|r| (r.id, r.encrypted)).collect::<Vec<_>>(), [(id(1), true)]);
+    assert_eq!(state(&o, 2), State::Stored);
+}
+
+#[test]
 fn only_what_never_left_or_has_ended_can_be_taken_back() {
     let mut o = outbox(&[1, 1]);
     assert!(o.remove(&id(2)).is_some());

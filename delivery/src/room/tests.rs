@@ -88,7 +88,13 @@ fn what_a_hub_refused_after_it_was_stored_may_come_again_encrypted_anew() {
     let held = Amount::default();
     let stored = Prior { digest: old, known: Known::Stored };
     assert_eq!(uplink(Some(&stored), &old, held, 9).unwrap(), Uplink::Again(Known::Stored));
-    assert_eq!(uplink(Some(&stored), &new, held, 9).unwrap_err().code, Code::Conflict);
+    let overtaken = uplink(Some(&stored), &new, held, 9).unwrap_err();
+    assert_eq!(overtaken.code, Code::Unavailable, "the attempt before waits, and will be refused");
+    assert!(overtaken.retry_after_ms.is_some());
+    let place = protocol::Cursor { incarnation: head().incarnation, seq: Seq::new(1) };
+    let accepted = Accepted { place, at: NOW, chain: head().chain };
+    let accepted = Prior { digest: old, known: Known::Accepted(accepted) };
+    assert_eq!(uplink(Some(&accepted), &new, held, 9).unwrap_err().code, Code::Conflict);
     let refused = Prior { digest: old, known: Known::Refused };
     assert_eq!(uplink(Some(&refused), &new, held, 9).unwrap(), Uplink::New);
     assert_eq!(uplink(None, &new, quota::UPLINK.most, 9).unwrap_err().code, Code::QueueFull);
