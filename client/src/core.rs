@@ -176,7 +176,7 @@ impl Core {
     /// The disk's.
     pub(crate) async fn node_restored(&mut self) -> Result<()> {
         let mut work = self.begin().await?;
-        work.unstore().await?;
+        work.unstore(None).await?;
         work.commit().await.map(|_| ())
     }
 
@@ -288,16 +288,20 @@ impl Work<'_> {
         }
     }
 
-    /// What became of whatever the node has stored is not known: it is handed in again, under the same names.
+    /// What became of whatever is stored, for one room or for all, is not known: it is handed in again, under the same names.
     ///
     /// # Errors
     /// The disk's.
-    pub(crate) async fn unstore(&mut self) -> Result<()> {
-        for item in self.outbox.node_restored() {
+    pub(crate) async fn unstore(&mut self, room: Option<&RoomId>) -> Result<()> {
+        let items = match room {
+            Some(room) => self.outbox.hub_restored(room),
+            None => self.outbox.node_restored(),
+        };
+        for item in items {
             self.tx.put_item(&item).await?;
         }
-        let stored: Vec<CommandRow> =
-            self.commands.values().filter(|c| c.stored).cloned().collect();
+        let of_it = |c: &&CommandRow| c.stored && room.is_none_or(|room| c.room == *room);
+        let stored: Vec<CommandRow> = self.commands.values().filter(of_it).cloned().collect();
         for command in stored {
             self.put_command(CommandRow { stored: false, ..command }).await?;
         }

@@ -174,7 +174,7 @@ impl Error {
             Self::Stopped => "stopped",
             Self::Corrupt { .. } => "corrupt",
             Self::Damaged { .. } => "damaged",
-            Self::DiskFull { .. } => "disk-full",
+            Self::DiskFull { .. } => "device-full",
             Self::Store(_) => "store",
             Self::File { .. } => "file",
             Self::Crypto(_) => "crypto",

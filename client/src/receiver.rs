@@ -355,7 +355,7 @@ async fn created(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> R
 /// the chain, which goes on through its lives.
 async fn restored(work: &mut Work<'_>, row: &RoomRow, before: LogPlace) -> Result<Start> {
     // Our node may have handed over what the hub then lost; whatever it still has, it knows again.
-    work.unstore().await?;
+    work.unstore(Some(&row.room)).await?;
     work.events.push(Event::Alarm(Alarm {
         kind: AlarmKind::Restored,
         room: Some(row.room.clone()),

@@ -92,7 +92,7 @@ async fn lost(work: &mut Work<'_>, gap: &Gap) -> Result<()> {
                    among that; ask to be invited again if a room is missing."
             .to_owned(),
     }));
-    work.unstore().await
+    work.unstore(None).await
 }
 
 async fn refused(work: &mut Work<'_>, outcome: Outcome) -> Result<Fate> {
