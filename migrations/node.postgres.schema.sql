@@ -224,6 +224,7 @@ CREATE TABLE submission (
     CONSTRAINT submission_state_check CHECK ((state = ANY (ARRAY['stored'::text, 'accepted'::text])))
 );
 CREATE INDEX submission_by_age ON public.submission USING btree (created_ms);
+CREATE INDEX submission_handed_over ON public.submission USING btree (room, created_ms) WHERE (seq = 0);
 CREATE INDEX submission_waiting ON public.submission USING btree (origin) WHERE (state = 'stored'::text);
 
 CREATE TABLE token (

@@ -197,6 +197,8 @@ CREATE TABLE submission (
 
 CREATE INDEX submission_by_age ON submission (created_ms);
 
+CREATE INDEX submission_handed_over ON submission (room, created_ms) WHERE seq = 0;
+
 CREATE INDEX submission_waiting ON submission (origin) WHERE state = 'stored';
 
 CREATE TABLE token (

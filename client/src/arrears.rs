@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use protocol::api::{LogRef, LogState};
 
-use crate::inner::Inner;
 use crate::store::Tx;
 use crate::{Client, Error, Result, RoomStatus};
 
@@ -16,8 +15,11 @@ pub(crate) async fn settle(client: &Client) -> Result<()> {
     let mut logs = inner.api.logs().await?.logs;
     loop {
         let known: BTreeSet<LogRef> = logs.iter().map(|l| l.log.clone()).collect();
-        let listed: Arc<[LogState]> = logs.into();
-        while remain(client, &listed).await? {
+        loop {
+            logs = unsettled(client, logs).await?;
+            if logs.is_empty() {
+                break;
+            }
             tokio::select! {
                 () = inner.stop.cancelled() => return Err(Error::Stopped),
                 moved = taken.changed() => moved.map_err(|_| Error::Stopped)?,
@@ -31,21 +33,25 @@ pub(crate) async fn settle(client: &Client) -> Result<()> {
     }
 }
 
-async fn remain(client: &Client, logs: &Arc<[LogState]>) -> Result<bool> {
-    let (inner, logs) = (Arc::clone(&client.inner), Arc::clone(logs));
-    client.apart(async move { arrears(&inner, &logs).await }).await
-}
-
-/// Whether something of what the node listed is still to be taken in.
-async fn arrears(inner: &Inner, logs: &[LogState]) -> Result<bool> {
-    let mut core = inner.core().await;
-    let mut tx = core.read().await?;
-    for log in logs {
-        if owed(&mut tx, log).await? {
-            return Ok(true);
+/// What the node listed, from the first on of which something is still to be taken in: so each is looked at once, and not again with every
+/// batch that comes.
+async fn unsettled(client: &Client, mut logs: Vec<LogState>) -> Result<Vec<LogState>> {
+    let inner = Arc::clone(&client.inner);
+    let look = async move {
+        let mut core = inner.core().await;
+        let mut tx = core.read().await?;
+        let mut settled = 0;
+        for log in &logs {
+            if owed(&mut tx, log).await? {
+                break;
+            }
+            settled += 1;
         }
-    }
-    Ok(false)
+        drop(tx);
+        drop(logs.drain(..settled));
+        Ok(logs)
+    };
+    client.apart(look).await
 }
 
 async fn owed(tx: &mut Tx<'_>, listed: &LogState) -> Result<bool> {

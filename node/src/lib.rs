@@ -68,7 +68,7 @@ impl Node {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, Error> {
         let domain = config.domain().map_err(|e| Error::Config(e.to_string()))?;
-        let held = Held::take(&config.data_dir)?;
+        let held = Held::take(&config.data_dir).await?;
         let keys = NodeKeys::load(&config.data_dir, &domain, entropy.as_ref(), clock.now())?;
         let wakes = Arc::new(Wakes::default());
         let told = wakes.clone();

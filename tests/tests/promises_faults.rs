@@ -102,6 +102,83 @@ async fn a_dead_peer_hurts_only_traffic_with_that_peer() -> Outcome<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_is_told_what_keeps_a_peer_from_getting_its_messages() -> Outcome<()> {
+    let mut world = World::start("last-error", &["a.localhost", "b.localhost"]).await?;
+    let ana = world.person(0, "ana").await?;
+    let bea = world.person(1, "bea").await?;
+    let room = ana.create_room("room").await?;
+    ana.invite(&room, bea.user()).await?;
+    bea.until_active(&room).await?;
+    assert_eq!(last_errors(&world).await?, [None, None], "nothing is wrong yet");
+    world.node(1)?.stop().await?;
+    ana.send(&room, "into the dark").await?;
+    eventually(SETTLE, "the peer's trouble is told", async || {
+        let told = last_errors(&world).await?;
+        Ok(told.iter().all(|e| e.as_ref().is_some_and(|e| !e.is_empty())).then_some(()))
+    })
+    .await?;
+    world.node(1)?.resume().await?;
+    bea.until_count(&room, 1, SETTLE).await?;
+    eventually(SETTLE, "the trouble is over", async || {
+        Ok((last_errors(&world).await? == [None, None]).then_some(()))
+    })
+    .await?;
+    world.passed();
+    Ok(())
+}
+
+/// What the first node says of its one peer's trouble, in `peer list` and in `status`.
+async fn last_errors(world: &World) -> Outcome<[Option<String>; 2]> {
+    let node = world.nodes.first().during("a node")?;
+    let list: serde_json::Value =
+        serde_json::from_str(&node.command(&["-o", "json", "peer", "list"]).await?)?;
+    let status: serde_json::Value =
+        serde_json::from_str(&node.command(&["-o", "json", "status"]).await?)?;
+    let error = |said: &serde_json::Value| -> Outcome<Option<String>> {
+        let told = said.pointer("/peers/0/last_error").during("the peer's last error")?;
+        Ok(told.as_str().map(str::to_owned))
+    };
+    Ok([error(&list)?, error(&status)?])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_has_one_node_and_looking_keeps_none_out() -> Outcome<()> {
+    let mut world = World::start("one", &["a.localhost"]).await?;
+    let second = world.node(0)?.command(&["run"]).await.err().during("a refusal")?.to_string();
+    assert!(second.contains("75") && second.contains("RUNNING"), "{second}");
+    let restored = world.node(0)?.command(&["restored"]).await.err().during("a refusal")?;
+    assert!(restored.to_string().contains("RUNNING"), "{restored}");
+    world.person(0, "ana").await?;
+    // A monitor that looks all the time, while the node is killed and started.
+    let folder = world.node(0)?.data().to_owned();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let monitor = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let mut looks = 0_u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if let Ok(file) = std::fs::File::open(folder.join("lock")) {
+                    // As `status` does it: shared, and let go at once.
+                    looks += u64::from(file.try_lock_shared().is_ok());
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            looks
+        }
+    });
+    for _ in 0..5 {
+        world.node(0)?.kill_nine().await?;
+        world.node(0)?.resume().await?;
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(monitor.join().is_ok_and(|looks| looks > 0), "nobody looked");
+    let status = world.node(0)?.command(&["status"]).await?;
+    assert!(status.contains("listening on"), "{status}");
+    world.passed();
+    Ok(())
+}
+
 /// The node looks at its disk every two seconds.
 const LOOK: Duration = Duration::from_secs(4);
 

@@ -203,6 +203,8 @@ CREATE TABLE submission (
 );
 CREATE INDEX submission_by_age ON submission (created_ms);
 CREATE INDEX submission_waiting ON submission (origin) WHERE state = 'stored';
+-- Handed over to a foreign hub: what it may have lost when it was restored is found without a look at all others.
+CREATE INDEX submission_handed_over ON submission (room, created_ms) WHERE seq = 0;
 
 -- Sealed offers from a device to a new one of the same user. PROTOCOL §6.9.
 CREATE TABLE link_offer (

@@ -231,7 +231,7 @@ pub async fn record(tx: &mut Tx, key: &Key, submission: &Submission) -> Result<b
     Ok(recorded > 0)
 }
 
-/// Appends the one entry of a submission and remembers its place, in one go: the other half of the hot path, after [`scene`].
+/// Appends the one entry of a submission and remembers its place, after [`scene`].
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when the entry is not the one after the head, or something is remembered under `key` already; when the database
@@ -243,35 +243,12 @@ pub async fn place(
     key: &Key,
     submission: &Submission,
 ) -> Result<(), StoreError> {
-    let conflict = Err(StoreError::Conflict { table: "submission" });
-    let State::Accepted(accepted) = &submission.state else { return conflict };
-    if matches!(tx.inner, Inner::Postgres(_)) {
-        logs::append(tx, log, std::slice::from_ref(entry)).await?;
-        return if record(tx, key, submission).await? { Ok(()) } else { conflict };
+    logs::append(tx, log, std::slice::from_ref(entry)).await?;
+    if record(tx, key, submission).await? {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict { table: "submission" })
     }
-    // The same statements as there, in one round trip; each only if the one before it did its part.
-    let placed = execute!(
-        tx,
-        "UPDATE log SET head = $2, chain = $7, last_at_ms = $3, bytes = bytes + COALESCE(length($5), 0) WHERE id = $1 AND head = $2 - 1; \
-         INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain, note) SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE changes() = 1; \
-         INSERT INTO submission (origin, room, submit_key, digest, state, incarnation, seq, at_ms, chain, created_ms) \
-         SELECT $9, $10, $11, $12, 'accepted', $13, $2, $3, $7, $14 WHERE changes() = 1 ON CONFLICT (origin, room, submit_key) DO NOTHING",
-        log.get(),
-        int(entry.seq.get()),
-        ms(entry.at),
-        i64::from(entry.kind.code()),
-        entry.body.as_deref(),
-        entry.digest.as_bytes().as_slice(),
-        entry.chain.as_bytes().as_slice(),
-        entry.note.as_deref(),
-        key.origin.as_str(),
-        key.room.as_str(),
-        key.bytes.as_slice(),
-        submission.digest.as_bytes().as_slice(),
-        accepted.place.incarnation.as_bytes().as_slice(),
-        ms(submission.created)
-    )?;
-    if placed == 1 { Ok(()) } else { conflict }
 }
 
 /// What one device has waiting for foreign hubs.
@@ -353,14 +330,14 @@ pub async fn delete(tx: &mut Tx, key: &Key) -> Result<bool, StoreError> {
     Ok(deleted > 0)
 }
 
-/// Forgets the submissions for `room` that came after `after` and were accepted: its hub may have lost them.
+/// Forgets the submissions for `room` that came after `after` and were handed over to its hub, which may have lost them.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn forget(tx: &mut Tx, room: &RoomId, after: Timestamp) -> Result<u64, StoreError> {
     execute!(
         tx,
-        "DELETE FROM submission WHERE room = $1 AND created_ms > $2 AND state = 'accepted'",
+        "DELETE FROM submission WHERE room = $1 AND created_ms > $2 AND seq = 0",
         room.as_str(),
         ms(after)
     )

@@ -34,8 +34,9 @@ const CHECKPOINT_PAGES: i64 = 1_000;
 /// Pages at which readers are waited for, so that the log can start again from its beginning: 256 MiB.
 const RESTART_PAGES: i64 = 65_536;
 
-/// Transactions between two looks at the log: a look costs as much as a statement.
-const LOOK_EVERY: usize = 16;
+/// Messages placed between two looks at the log, at most: a look costs as much as a statement, and so many write no more than one full
+/// batch does. After any other job, whose size is not known here, it is looked at once.
+const LOOK_EVERY: usize = BATCH_SQLITE;
 
 /// What the writer has done so far.
 #[derive(Debug, Default)]
@@ -150,7 +151,7 @@ pub(super) struct Writer {
     batch_max: usize,
     /// How many shared the last transaction.
     last: usize,
-    /// Transactions since the last look at the log.
+    /// Messages placed since the last look at the log.
     unlooked: usize,
     broken: bool,
 }
@@ -231,6 +232,7 @@ impl Writer {
     }
 
     async fn batch(&mut self, mut batch: Batch) {
+        let written = if batch.jobs.is_empty() { batch.placings.len() } else { LOOK_EVERY };
         let committed =
             if self.broken { Err(StoreError::Broken) } else { self.transact(&mut batch).await };
         let committed = committed.map_err(|e| self.judge(e));
@@ -243,7 +245,7 @@ impl Writer {
         let ok = fate.is_ok();
         // On a worker of the runtime: whoever is woken there need not be fetched from another thread one by one.
         tokio::spawn(async move { batch.answer(&fate) });
-        self.unlooked += 1;
+        self.unlooked += written;
         if ok && self.unlooked >= LOOK_EVERY {
             self.unlooked = 0;
             self.checkpoint().await;

@@ -46,7 +46,8 @@ pub(crate) fn start(app: &Arc<App>, room: &RoomId) {
     });
 }
 
-/// Asks for every replica once: each hub for one after the other, all hubs at a time, so that a slow one holds up only its own.
+/// Asks for every replica once: each hub for one after the other, the hubs of a page at a time, so that a
+/// slow one holds up its own and the next page, and not each of the others in turn.
 pub(crate) async fn all(app: Arc<App>) {
     let mut after = None;
     loop {

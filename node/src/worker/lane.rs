@@ -174,8 +174,9 @@ impl Carrying<'_> {
             .store
             .write(move |tx| {
                 Box::pin(async move {
-                    readers::advance(tx, log, &peer.clone().into(), until).await?;
-                    tx.wake(Wake::Peer(peer));
+                    if readers::advance(tx, log, &peer.clone().into(), until).await? {
+                        tx.wake(Wake::Peer(peer));
+                    }
                     Ok(())
                 })
             })

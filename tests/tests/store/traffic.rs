@@ -171,6 +171,31 @@ async fn old_answers_go_but_never_what_still_waits() {
 }
 
 #[tokio::test]
+async fn what_a_restored_hub_may_have_lost_is_forgotten_and_nothing_else() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let other = Key { room: room("y"), ..key(5) };
+        let others = other.clone();
+        write!(store, tx => {
+            // Handed over: the place is the hub's to give, so there is none.
+            submissions::record(tx, &key(1), &submission(accepted(0), 10)).await?;
+            submissions::record(tx, &key(2), &submission(accepted(0), 11)).await?;
+            submissions::record(tx, &key(3), &submission(State::Stored, 12)).await?;
+            submissions::record(tx, &key(4), &submission(accepted(7), 12)).await?;
+            submissions::record(tx, &others, &submission(accepted(0), 12)).await
+        });
+        assert_eq!(write!(store, tx => submissions::forget(tx, &room("x"), at(10)).await), 1);
+        let found =
+            async |key: Key| read!(store, tx => submissions::find(tx, &key).await).is_some();
+        assert!(found(key(1)).await, "from before the new life");
+        assert!(!found(key(2)).await);
+        assert!(found(key(3)).await && found(key(4)).await && found(other).await);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_peer_keeps_its_history_when_it_is_saved_again() {
     on_both(async |db| {
         let store = db.open().await;
