@@ -19,6 +19,9 @@ use crate::place;
 use crate::show::Submission;
 use crate::text::visible;
 
+const UNKNOWN_ROOM: &str = "unknown-room";
+/// How long to wait for what is new before going on with what this device has.
+const SYNC: Duration = Duration::from_secs(10);
 /// What takes longer than this is worth asking about.
 const PROMPT: Duration = Duration::from_secs(1);
 
@@ -70,6 +73,18 @@ where
     online.finish(result).await
 }
 
+/// [`find_room`], online: a room that this device was invited into a moment ago counts too.
+async fn expect_room(client: &Client, text: &str, patience: Duration) -> Result<RoomInfo, Failure> {
+    match find_room(client, text).await {
+        Err(failure) if failure.code == UNKNOWN_ROOM => {
+            // Without the node it is as unknown as before, and the second look says so.
+            let _known = tokio::time::timeout(patience.min(SYNC), client.caught_up()).await;
+            find_room(client, text).await
+        }
+        found => found,
+    }
+}
+
 /// Finds the room that `text` means: a URI, a name given on this device, or the beginning of an id.
 async fn find_room(client: &Client, text: &str) -> Result<RoomInfo, Failure> {
     let rooms = client.rooms().await?;
@@ -92,7 +107,7 @@ async fn find_room(client: &Client, text: &str) -> Result<RoomInfo, Failure> {
         .or_else(|| by(&|r| !text.is_empty() && r.room.local().starts_with(text)))
         .unwrap_or_else(|| {
             Err(Failure::caller(
-                "unknown-room",
+                UNKNOWN_ROOM,
                 format!("this device is in no room that {} could mean", visible(text)),
                 "waxwing room list",
             ))

@@ -100,6 +100,27 @@ async fn room_of_two(ana: &Waxwing, bea: &Waxwing, name: &str) -> Outcome<String
     Ok(room)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_command_after_an_invitation_knows_the_room() -> Outcome<()> {
+    let mut world = World::start("invited", &["a.localhost"]).await?;
+    let ana = person(&mut world, 0, "ana").await?;
+    let made = ana.run(&["room", "create", "picnic"]).await?.json()?;
+    let room = text(&made, "room")?;
+    for (name, command) in
+        [("cid", ["send", &room, "here I am"].as_slice()), ("dan", &["read", &room])]
+    {
+        let guest = person(&mut world, 0, name).await?;
+        let unknown = guest.run(command).await?;
+        failed(&unknown, 1, "unknown-room")?;
+        let who = format!("@{name}@a.localhost");
+        ana.run(&["room", "invite", "picnic", &who]).await?.done()?;
+        guest.run(command).await?.done()?;
+    }
+    assert_eq!(texts(&read(&ana, &room).await?), ["here I am"]);
+    world.passed();
+    Ok(())
+}
+
 async fn read(program: &Waxwing, room: &str) -> Outcome<Vec<Value>> {
     let ran = program.run(&["read", room]).await?;
     ran.done()?;

@@ -8,15 +8,13 @@ use client::{Client, Event, Message, Stage};
 use protocol::{RoomId, Seq, SubmitId};
 use tokio::sync::broadcast;
 
-use super::{Heard, find_room, follow, hear, online};
+use super::{Heard, SYNC, expect_room, find_room, follow, hear, online};
 use crate::args::{Global, Listen, Read, Send, Wait};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 use crate::show::InRoom;
 use crate::{place, prompt};
 
-/// How long to wait for what is new before going on with what this device has.
-pub(super) const SYNC: Duration = Duration::from_secs(10);
 /// Messages fetched from the store at a time.
 const PAGE: usize = 256;
 
@@ -39,7 +37,7 @@ pub(super) async fn send(global: &Global, output: &Output, send: Send) -> Result
             .await;
     }
     online(global, |client| async move {
-        let room = find_room(&client, &send.room).await?.room;
+        let room = expect_room(&client, &send.room, global.patience()).await?.room;
         let submit_id = client.send(&room, &text).await?;
         follow(&client, output, (&submit_id, &room), send.wait.into(), global.patience()).await
     })
@@ -136,7 +134,7 @@ pub(super) async fn listen(
     let patience = global.timeout;
     online(global, |client| async move {
         let room = match &listen.room {
-            Some(text) => Some(find_room(&client, text).await?.room),
+            Some(text) => Some(expect_room(&client, text, global.patience()).await?.room),
             None => None,
         };
         let count = listen.count;

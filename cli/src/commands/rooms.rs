@@ -6,8 +6,8 @@ use client::{Client, RoomInfo, RoomOptions, RoomStatus, Stage};
 use protocol::{RoomId, SubmitId, UserId};
 use tokio::time::Instant;
 
-use super::messages::{SYNC, catch_up};
-use super::{find_room, follow, online};
+use super::messages::catch_up;
+use super::{SYNC, expect_room, find_room, follow, online};
 use crate::args::{Global, RoomVerb};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
@@ -108,7 +108,7 @@ async fn carry_out(
         let _known = tokio::time::timeout(patience.min(SYNC), client.caught_up()).await;
         present(&find_room(&client, &room).await?, users)?;
     }
-    let room = find_room(&client, &room).await?.room;
+    let room = expect_room(&client, &room, patience).await?.room;
     let mut commands: Vec<SubmitId> = Vec::new();
     match change {
         Change::Invite(users) => {
