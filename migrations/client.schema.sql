@@ -73,8 +73,6 @@ CREATE TABLE message (
     PRIMARY KEY (room, message_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX message_anchor ON message (room, device, anchor);
-
 CREATE INDEX message_device ON message (device);
 
 CREATE INDEX message_order ON message (room, anchor, counter, seq);

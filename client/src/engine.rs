@@ -15,6 +15,8 @@ use std::time::Duration;
 use delivery::backoff::{Backoff, uniform};
 use protocol::api::{NodeInfo, ToDevice};
 use protocol::{Code, Timestamp};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::event::{Alarm, AlarmKind, Event};
 use crate::inner::Inner;
@@ -51,18 +53,32 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             return;
         }
         let jitter = inner.world.entropy.jitter();
-        // Whoever was connected comes back within the window that the node set; whoever was not backs off.
-        let wait = if let Some(window) = window {
+        // Whoever was connected comes back within the window that the node set; whoever was not backs off, until
+        // its user wants something.
+        let (wait, soonest) = if let Some(window) = window {
             attempt = 0;
-            uniform(window, jitter)
+            let wait = uniform(window, jitter);
+            (wait, wait)
         } else {
             attempt += 1;
-            Backoff::STANDARD.delay(attempt - 1, jitter, error.retry_after())
+            let floor = error.retry_after();
+            let delay = |attempt| Backoff::STANDARD.delay(attempt, jitter, floor);
+            (delay(attempt - 1), delay(0))
         };
         tokio::select! {
             () = inner.stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
+            () = pause(&inner.wake, soonest, wait) => {}
         }
+    }
+}
+
+/// Waits, but no longer than `soonest` once something has to go out: a person who writes after an outage does not
+/// sit out a backoff of minutes. It buys one attempt per thing written, never against the node's `Retry-After`.
+async fn pause(wake: &Notify, soonest: Duration, longest: Duration) {
+    let begun = Instant::now();
+    tokio::select! {
+        () = tokio::time::sleep(longest) => {}
+        () = wake.notified() => tokio::time::sleep_until(begun + soonest).await,
     }
 }
 
@@ -119,4 +135,32 @@ async fn welcome(inner: &Inner, info: &NodeInfo) -> Result<()> {
 /// From now until `at`, for a timer.
 fn until(now: Timestamp, at: Timestamp) -> Duration {
     at.since(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_mins(10);
+
+    #[tokio::test]
+    async fn what_a_person_writes_cuts_a_backoff_short_but_not_below_what_the_node_asked_for() {
+        let (wake, begun) = (Notify::new(), Instant::now());
+        let paused = pause(&wake, SHORT, LONG);
+        let writes = async {
+            tokio::time::sleep(SHORT / 5).await;
+            wake.notify_one();
+        };
+        let both = async { tokio::join!(paused, writes) };
+        assert!(tokio::time::timeout(LONG / 2, both).await.is_ok(), "it waited out the backoff");
+        assert!(begun.elapsed() >= SHORT, "it came before the time the node set");
+    }
+
+    #[tokio::test]
+    async fn without_anything_to_send_the_whole_backoff_is_waited() {
+        let begun = Instant::now();
+        pause(&Notify::new(), Duration::ZERO, SHORT).await;
+        assert!(begun.elapsed() >= SHORT);
+    }
 }

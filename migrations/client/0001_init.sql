@@ -106,8 +106,6 @@ CREATE TABLE message (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX message_order ON message (room, anchor, counter, seq);
 CREATE INDEX message_sender ON message (room, device, counter);
--- Anchors of one device never fall as its counter rises, so this finds the few that a late message pulls forward.
-CREATE INDEX message_anchor ON message (room, device, anchor);
 CREATE INDEX message_device ON message (device);
 
 -- Entries that this device should have shown and cannot.

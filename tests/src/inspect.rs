@@ -129,6 +129,16 @@ pub async fn waiting(data: &Path) -> Outcome<i64> {
     Ok(row.0.unwrap_or_default())
 }
 
+/// Moves what is in a database's write-ahead log into its file; nobody else may have it open.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn fold(file: &Path) -> Outcome<()> {
+    let mut db = SqliteConnectOptions::new().filename(file).connect().await?;
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut db).await?;
+    Ok(db.close().await?)
+}
+
 /// Makes every entry of every log look as if it had been accepted so much earlier; the node must not run. How many that are.
 ///
 /// # Errors

@@ -144,20 +144,23 @@ impl Tx<'_> {
         self.pull_forward(no, row.try_get("device")?, counter, anchor).await
     }
 
+    /// Anchors never fall as a device's counters rise, so the next counter's anchor is the least of all that follow.
     async fn anchor(&mut self, no: RoomNo, device: i64, counter: u64, seq: Seq) -> Result<Seq> {
-        let (least,): (Option<i64>,) = sqlx::query_as(
-            "SELECT MIN(anchor) FROM message WHERE room = $1 AND device = $2 AND counter >= $3",
+        let least: Option<(i64,)> = sqlx::query_as(
+            "SELECT anchor FROM message WHERE room = $1 AND device = $2 AND counter >= $3
+             ORDER BY counter LIMIT 1",
         )
         .bind(no.0)
         .bind(device)
         .bind(int(counter))
-        .fetch_one(self.conn())
+        .fetch_optional(self.conn())
         .await?;
-        let least = least.map(|n| nat(n, TABLE).map(Seq::new)).transpose()?;
+        let least = least.map(|(n,)| nat(n, TABLE).map(Seq::new)).transpose()?;
         Ok(timeline::place(counter, seq, least).anchor)
     }
 
-    /// Messages that their sender wrote before this one are not shown after it.
+    /// Messages that their sender wrote before this one are not shown after it. As anchors never fall, those that have
+    /// to move are the last before it: the search goes back as far as there is something to move and no further.
     async fn pull_forward(
         &mut self,
         no: RoomNo,
@@ -166,8 +169,12 @@ impl Tx<'_> {
         anchor: Seq,
     ) -> Result<()> {
         sqlx::query(
-            "UPDATE message INDEXED BY message_anchor SET anchor = $4
-             WHERE room = $1 AND device = $2 AND counter <= $3 AND anchor > $4",
+            "UPDATE message SET anchor = $4
+             WHERE room = $1 AND device = $2 AND counter <= $3 AND anchor > $4
+               AND counter > COALESCE(
+                 (SELECT counter FROM message
+                  WHERE room = $1 AND device = $2 AND counter < $3 AND anchor <= $4
+                  ORDER BY counter DESC LIMIT 1), -1)",
         )
         .bind(no.0)
         .bind(device)

@@ -6,7 +6,7 @@ use node::clock::SystemEntropy;
 use protocol::api::{Devices, LinkOffer, Login, OfferLink, Register, Revoke, SignedIn, TakeLink};
 use protocol::{Code, UserId};
 
-use crate::support::{Draft, TestNode, in_files, program};
+use crate::support::{Draft, TestNode, program};
 
 fn register(invite: &str, user: &UserId, identity: &IdentityKey, draft: &Draft) -> Register {
     Register {
@@ -186,10 +186,7 @@ async fn a_linking_offer_is_handed_out_to_whoever_knows_its_secret_id() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_from_a_backup_begins_a_new_life_and_any_other_goes_on() {
-    if !in_files("a_database_from_a_backup_begins_a_new_life_and_any_other_goes_on") {
-        return;
-    }
-    let node = TestNode::start("a.example").await;
+    let node = TestNode::in_files("a.example").await;
     let old = node.info.incarnation;
     let running = program(&node.config(), &["restored"], &[]).await;
     assert!(!running.status.success(), "not while it runs");

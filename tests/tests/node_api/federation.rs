@@ -6,7 +6,7 @@ use crypto::Group;
 use protocol::api::{InboxItem, LogRef, SubmitReply, Welcome};
 use protocol::{Code, UserId};
 
-use crate::support::{Device, Http, Person, TestNode, in_files, run};
+use crate::support::{Device, Http, Person, TestNode, run};
 
 async fn pair(a: &TestNode, b: &TestNode) {
     let line = a.command(&["peer", "invite"]).await;
@@ -304,10 +304,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_restored_from_a_backup_fetches_what_it_misses() {
-    if !in_files("a_follower_restored_from_a_backup_fetches_what_it_misses") {
-        return;
-    }
-    let (a, b) = (TestNode::start("a.example").await, TestNode::start("b.example").await);
+    let (a, b) = (TestNode::in_files("a.example").await, TestNode::in_files("b.example").await);
     let (ana, bo, mut room, mut joined, welcome) = spanning(&a, &b).await;
     let (hub, port, log) =
         (welcome.cursor.incarnation, b.address.port(), LogRef::Room(room.room().clone()));
@@ -345,10 +342,7 @@ async fn a_follower_restored_from_a_backup_fetches_what_it_misses() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_restored_from_before_its_people_joined_is_sent_the_join_again() {
-    if !in_files("a_follower_restored_from_before_its_people_joined_is_sent_the_join_again") {
-        return;
-    }
-    let (a, b) = (TestNode::start("a.example").await, TestNode::start("b.example").await);
+    let (a, b) = (TestNode::in_files("a.example").await, TestNode::in_files("b.example").await);
     let (ana, mut bo) = (a.person("ana").await, b.person("bo").await);
     bo.device.upload(5).await;
     pair(&a, &b).await;
@@ -383,10 +377,7 @@ async fn a_follower_restored_from_before_its_people_joined_is_sent_the_join_agai
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hub_restored_from_a_backup_goes_on_in_a_new_life() {
-    if !in_files("a_hub_restored_from_a_backup_goes_on_in_a_new_life") {
-        return;
-    }
-    let (a, b) = (TestNode::start("a.example").await, TestNode::start("b.example").await);
+    let (a, b) = (TestNode::in_files("a.example").await, TestNode::in_files("b.example").await);
     let (ana, bo, mut room, _, welcome) = spanning(&a, &b).await;
     let (port, log) = (a.address.port(), LogRef::Room(room.room().clone()));
     ana.device.say(&mut room, "kept").await.unwrap();

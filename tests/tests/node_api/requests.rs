@@ -12,7 +12,7 @@ use protocol::api::{self, LogRef, Payload, Submit};
 use protocol::{Code, RoomId, SubmitId, limit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Device, TestNode, in_files, program, refused, tls};
+use crate::support::{Device, TestNode, program, refused, tls};
 
 const POSTS: &[&str] = &[
     "/v1/register",
@@ -391,10 +391,7 @@ async fn a_tampered_bundle_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_what_is_new_and_nothing_else() {
-    if !in_files("a_full_disk_stops_what_is_new_and_nothing_else") {
-        return;
-    }
-    let node = TestNode::start("a.example").await;
+    let node = TestNode::in_files("a.example").await;
     let ana = node.person("ana").await;
     let mut room = ana.device.found().await;
     ana.device.say(&mut room, "before").await.unwrap();

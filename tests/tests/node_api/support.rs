@@ -50,15 +50,18 @@ pub struct TestNode {
 
 impl TestNode {
     pub async fn start(domain: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        init(&folder.path().join("node.toml"), domain, &folder.path().join("data")).await;
+        Self::with(domain, "").await
+    }
+
+    /// A node with its data in files that a test can copy, whatever the others of this run use.
+    pub async fn in_files(domain: &str) -> Self {
+        let folder = init(domain, "").await;
         Self::resume(folder, domain, "").await
     }
 
     /// A node with `settings` added to its configuration.
     pub async fn with(domain: &str, settings: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        init(&folder.path().join("node.toml"), domain, &folder.path().join("data")).await;
+        let folder = init(domain, &database(domain).await).await;
         Self::resume(folder, domain, settings).await
     }
 
@@ -176,11 +179,12 @@ impl TestNode {
     }
 }
 
-async fn init(config: &std::path::Path, domain: &str, data: &std::path::Path) {
-    let data = data.display().to_string();
-    let database = database(domain).await;
-    let args = ["init", "--domain", domain, "--data-dir", &data, "--database", &database];
-    run(config, &args, &[]).await;
+async fn init(domain: &str, database: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let args = ["init", "--domain", domain, "--data-dir", &data, "--database", database];
+    run(&folder.path().join("node.toml"), &args, &[]).await;
+    folder
 }
 
 /// A schema of its own on PostgreSQL where there is one, else the default.
@@ -189,15 +193,6 @@ async fn database(domain: &str) -> String {
     let number = NODES.fetch_add(1, Ordering::Relaxed);
     let name = format!("{}_{number}", domain.replace('.', "_"));
     tests::postgres::schema(&name).await.unwrap().unwrap_or_default()
-}
-
-/// Whether the nodes of this run keep their data in files that a test can copy.
-pub fn in_files(test: &str) -> bool {
-    let files = std::env::var_os(tests::postgres::VARIABLE).is_none();
-    if !files {
-        println!("skipped: {test} (needs SQLite)");
-    }
-    files
 }
 
 /// The operator's program, built beside this test.
