@@ -132,10 +132,11 @@ pub fn follow(head: Option<&FollowerHead>, batch: &Batch<'_>, stored: Option<Cha
     let ours = known.head;
     let expected = ours.seq.next();
     if batch.first > expected {
-        let missing = Gap { first: expected, last: batch.first.prev(), reason: GapReason::Lost };
+        // A hub removes what a reader still needs for one reason only.
+        let gone = Gap { first: expected, last: batch.first.prev(), reason: GapReason::Expired };
         return match (known.read, batch.rest_gone) {
             (false, _) => append(batch, 0, None),
-            (true, true) => append(batch, 0, Some(missing)),
+            (true, true) => append(batch, 0, Some(gone)),
             (true, false) => Follow::Gap { expected },
         };
     }
@@ -285,13 +286,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_hub_has_lost_is_a_gap_and_what_it_rewrote_is_found() {
+    fn what_expired_at_the_hub_is_a_gap_and_what_it_rewrote_is_found() {
         let sent = honest(6, 7);
         let batch = Batch { rest_gone: true, ..sent.batch() };
         let Follow::Append { gap: Some(gap), head, .. } = follow(Some(&at(3)), &batch, None) else {
             panic!("no gap");
         };
-        assert_eq!((gap.first, gap.last, gap.reason), (Seq::new(4), Seq::new(5), GapReason::Lost));
+        let expired = Gap { first: Seq::new(4), last: Seq::new(5), reason: GapReason::Expired };
+        assert_eq!(gap, expired);
         assert_eq!(head.seq, Seq::new(7));
 
         let old = Sent(LIFE, 2, heads(9)[1].chain, vec![digest(2), digest(77)]);

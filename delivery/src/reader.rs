@@ -34,8 +34,8 @@ pub struct LogEnds {
     pub tail: Seq,
     /// The last entry, 0 if there never was one.
     pub head: Seq,
-    /// The first range inside the log, after the reader's position, that was lost before it came here.
-    pub hole: Option<Span>,
+    /// The first range inside the log, after the reader's position, that never came here.
+    pub hole: Option<Gap>,
 }
 
 /// Consecutive numbers, at least one.
@@ -202,7 +202,7 @@ pub fn window(reader: &Reader, log: &LogEnds, sent: Seq, limits: Limits) -> Wind
     let room = limits.window.saturating_sub(held);
     let end = last
         .min(plus(first.prev(), limits.batch.min(room)))
-        .min(log.hole.filter(|h| h.last() >= first).map_or(last, |h| h.first().prev()));
+        .min(log.hole.filter(|h| h.last >= first).map_or(last, |h| h.first.prev()));
     match (Span::new(first, end), gap) {
         (None, None) => Window::Full,
         (entries, gap) => Window::Send { entries, gap },
@@ -215,8 +215,8 @@ fn missing(log: &LogEnds, next: Seq, last: Seq) -> Option<Gap> {
         let last = log.tail.prev().min(last);
         return Some(Gap { first: next, last, reason: GapReason::Expired });
     }
-    let hole = log.hole.filter(|h| h.first() <= next && next <= h.last())?;
-    Some(Gap { first: next, last: hole.last().min(last), reason: GapReason::Lost })
+    let hole = log.hole.filter(|h| h.first <= next && next <= h.last)?;
+    Some(Gap { first: next, last: hole.last.min(last), reason: hole.reason })
 }
 
 const fn plus(seq: Seq, n: u64) -> Seq {

@@ -317,10 +317,10 @@ pub struct Gap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum GapReason {
-    /// Older than the node's retention.
+    /// Older than what the node, or the room's hub, keeps.
     #[n(0)]
     Expired,
-    /// The node lost them and its hub no longer has them.
+    /// They never came to the node, for any other reason.
     #[n(1)]
     Lost,
 }

@@ -351,9 +351,7 @@ async fn what_expires_or_is_dropped_shows_up_as_a_gap_with_the_reason() -> Outco
             .into_iter()
             .map(|(first, last, reason)| (first.get(), last.get(), reason))
             .collect();
-        // A follower's devices learn that their node will never have it; the hub's, why.
-        let at_hub = device.user().domain() == cast.ana.user().domain();
-        let reason = if at_hub { GapReason::Expired } else { GapReason::Lost };
+        let reason = GapReason::Expired;
         assert_eq!(gaps, [(first, first + 4, Some(reason))], "{}", device.id());
         let told = |a: &String| a.contains(&format!("{first} to {}: {reason:?}", first + 4));
         assert!(device.record().alarms.iter().any(told), "{:?}", device.record().alarms);

@@ -81,7 +81,7 @@ fn what_is_gone_is_told_and_never_skipped_silently() {
     let w = |log| plain(window(&r, &log, Seq::new(3), small(5, 12)));
     assert_eq!(w(ends(8, 20)), (Some((8, 12)), Some((4, 7))));
     assert_eq!(w(ends(21, 20)), (None, Some((4, 20))), "all of it");
-    let hole = Span::new(Seq::new(6), Seq::new(9));
+    let hole = Some(Gap { first: Seq::new(6), last: Seq::new(9), reason: GapReason::Lost });
     assert_eq!(w(LogEnds { hole, ..ends(1, 20) }), (Some((4, 5)), None), "up to the hole");
     let lost = window(&r, &LogEnds { hole, ..ends(1, 20) }, Seq::new(5), small(5, 12));
     assert_eq!(plain(lost), (Some((10, 14)), Some((6, 9))));

@@ -343,6 +343,10 @@ pub enum Bodies {
 
 type ChainRow = (Vec<u8>,);
 
+/// Reasons of gaps.
+const EXPIRED: &str = "expired";
+const LOST: &str = "lost";
+
 /// The ends of a log as [`delivery::reader::window`] asks for them, with the first hole after `position`.
 ///
 /// # Errors
@@ -350,17 +354,21 @@ type ChainRow = (Vec<u8>,);
 pub async fn ends(tx: &mut Tx, log: &Log, position: Seq) -> Result<LogEnds, StoreError> {
     let hole = fetch_optional!(
         tx,
-        (i64, i64),
-        "SELECT first, last FROM gap WHERE log_id = $1 AND last > $2 ORDER BY first LIMIT 1",
+        (i64, i64, String),
+        "SELECT first, last, reason FROM gap WHERE log_id = $1 AND last > $2 ORDER BY first LIMIT 1",
         log.id.0,
         int(position.get())
     )?;
-    let hole = match hole {
-        Some((first, last)) => {
-            Span::new(Column("gap", "first").seq(first)?, Column("gap", "last").seq(last)?)
-        }
-        None => None,
+    let gap = |(first, last, reason): (i64, i64, String)| {
+        let reason = match reason.as_str() {
+            EXPIRED => GapReason::Expired,
+            LOST => GapReason::Lost,
+            _ => return Err(Column("gap", "reason").corrupt()),
+        };
+        let place = |column, n| Column("gap", column).seq(n);
+        Ok(Gap { first: place("first", first)?, last: place("last", last)?, reason })
     };
+    let hole = hole.map(gap).transpose()?;
     Ok(LogEnds { incarnation: log.incarnation, tail: log.tail, head: log.head, hole })
 }
 
@@ -457,8 +465,8 @@ pub async fn skip(
         return Err(StoreError::Conflict { table: "log" });
     }
     let reason = match gap.reason {
-        GapReason::Expired => "expired",
-        GapReason::Lost => "lost",
+        GapReason::Expired => EXPIRED,
+        GapReason::Lost => LOST,
     };
     execute!(
         tx,

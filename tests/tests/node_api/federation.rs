@@ -457,6 +457,7 @@ async fn what_expired_while_a_peer_was_away_shows_as_a_gap() {
     .await;
     let gap = entries.gap.expect("never skipped silently");
     assert_eq!((gap.first.get(), gap.last.get()), (3, 7));
+    assert_eq!(gap.reason, protocol::api::GapReason::Expired);
     let said = ana.device.say(&mut room, "and on").await.unwrap();
     let last = until("more at b", || async {
         let entries = bo.device.read(log.clone(), a.info.incarnation, 8).await.ok()?;

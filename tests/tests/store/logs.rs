@@ -124,7 +124,7 @@ async fn a_hole_is_shown_and_the_chain_goes_on_behind_it() {
     on_both(async |db| {
         let store = db.open().await;
         let id = log_with(&store, LogName::Replica(room("x")), 3).await;
-        let gap = Gap { first: seq(4), last: seq(6), reason: GapReason::Lost };
+        let gap = Gap { first: seq(4), last: seq(6), reason: GapReason::Expired };
         let wrong = Gap { first: seq(5), ..gap };
         let refused = store
             .write::<(), StoreError, _>(move |tx| {
@@ -138,7 +138,7 @@ async fn a_hole_is_shown_and_the_chain_goes_on_behind_it() {
         });
         let log = read!(store, tx => logs::get(tx, id).await);
         assert_eq!((log.head, log.chain), (seq(8), chain(8)));
-        for (position, hole) in [(0, Some(span(4, 6))), (5, Some(span(4, 6))), (6, None)] {
+        for (position, hole) in [(0, Some(gap)), (5, Some(gap)), (6, None)] {
             let ends = read!(store, tx => logs::ends(tx, &log, seq(position)).await);
             assert_eq!((ends.head, ends.tail, ends.hole), (seq(8), seq(1), hole), "{position}");
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use delivery::lane::Parked;
 use delivery::log::Head;
-use delivery::reader::{LogEnds, Reader, Span};
+use delivery::reader::{LogEnds, Reader};
 use delivery::room::Known;
 use protocol::api::Gap;
 use protocol::log::{Chain, Digest, EntryKind};
@@ -105,13 +105,8 @@ impl LogRow {
     }
 
     pub fn ends(&self, position: Seq) -> LogEnds {
-        let hole = self.holes.iter().map(|(gap, _)| gap).find(|gap| gap.last > position);
-        LogEnds {
-            incarnation: self.incarnation,
-            tail: self.tail,
-            head: self.head,
-            hole: hole.and_then(|gap| Span::new(gap.first, gap.last)),
-        }
+        let hole = self.holes.iter().map(|(gap, _)| *gap).find(|gap| gap.last > position);
+        LogEnds { incarnation: self.incarnation, tail: self.tail, head: self.head, hole }
     }
 
     pub fn append(&mut self, entry: Rc<EntryRow>) {
