@@ -199,8 +199,6 @@ CREATE TABLE room (
     suite BIGINT NOT NULL,
     epoch BIGINT NOT NULL,
     created_ms BIGINT NOT NULL,
-    closed_ms BIGINT,
-    group_info BYTEA,
     group_state BYTEA,
     CONSTRAINT room_log_id_fkey FOREIGN KEY (log_id) REFERENCES log(id),
     CONSTRAINT room_pkey PRIMARY KEY (log_id),

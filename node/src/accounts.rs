@@ -78,9 +78,7 @@ async fn create(
         let signed_in = add_device(tx, &app, &certificate, name, now).await?;
         return Ok(Registered::New(signed_in));
     }
-    let known = devices::find(tx, certificate.device()).await?;
-    let same =
-        known.is_some_and(|d| d.certificate == certificate.as_bytes() && d.revoked.is_none());
+    let same = crate::devices::in_good_standing(tx, &certificate).await?;
     match accounts::find(tx, &account.user).await? {
         Some(found) if same => Ok(Registered::Before(found)),
         _ => Err(Code::NameTaken.into()),

@@ -128,8 +128,6 @@ pub struct Federation {
     pub in_flight_per_peer: usize,
     /// Milliseconds one request to a peer may take.
     pub timeout_ms: u64,
-    /// Milliseconds of the first retry's window; it doubles up to five minutes.
-    pub retry_ms: u64,
 }
 
 /// What the log looks like.
@@ -163,7 +161,7 @@ impl Default for Config {
             limits: Limits::default(),
             retention: Retention { days: limit::RETENTION.as_secs() / DAY },
             disk: Disk { low_water_mib: 256, ballast_mib: 64 },
-            federation: Federation { in_flight_per_peer: 8, timeout_ms: 15_000, retry_ms: 1_000 },
+            federation: Federation { in_flight_per_peer: 8, timeout_ms: 15_000 },
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
         }
     }

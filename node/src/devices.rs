@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crypto::Certificate;
 use protocol::api::{DeviceInfo, Devices, LinkOffer, OfferLink, TakeLink};
 use protocol::{Code, DeviceId, Refusal, limit};
 
 use crate::app::App;
 use crate::error::Outcome;
 use crate::inbox;
-use crate::store::{Wake, devices, links, readers};
+use crate::store::{Tx, Wake, devices, links, readers};
 
 /// The device whose token this is.
 ///
@@ -22,6 +23,12 @@ pub(crate) async fn by_token(app: &App, token: &str) -> Outcome<DeviceId> {
     let hash = crypto::token::hash(token);
     let mut tx = app.store.snapshot().await?;
     devices::by_token(&mut tx, &hash).await?.ok_or_else(|| Code::Unauthenticated.into())
+}
+
+/// Whether this node knows the device, under this very certificate, and it was not revoked.
+pub(crate) async fn in_good_standing(tx: &mut Tx, certificate: &Certificate) -> Outcome<bool> {
+    let known = devices::find(tx, certificate.device()).await?;
+    Ok(known.is_some_and(|d| d.revoked.is_none() && d.certificate == certificate.as_bytes()))
 }
 
 /// The caller's devices, oldest first.

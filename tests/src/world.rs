@@ -157,7 +157,6 @@ impl Drop for World {
 /// When it is not a domain.
 pub fn setup(domain: &str) -> Outcome<Setup> {
     let settings = [
-        ("federation.retry_ms", "200"),
         ("disk.low_water_mib", "8"),
         ("disk.ballast_mib", "1"),
         ("limits.submits_per_second", "5000"),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use node::store::logs::{self, Entry, LogName, Start};
-use node::store::rooms::{self, GroupState, Room};
+use node::store::rooms::{self, Room};
 use node::store::submissions::{Key, Scene, State, Submission};
 use node::store::{Decision, Location, Options, Store, StoreError, Tx, identity, members};
 use protocol::api::Accepted;
@@ -154,16 +154,9 @@ async fn fill_room(tx: &mut Tx, room: RoomId, devices: Vec<DeviceId>) -> Result<
     let name = LogName::Room(room.clone());
     let log = logs::create(tx, &name, &node.domain, &start, Fixed.now()).await?;
     let log = log.ok_or(StoreError::Conflict { table: "log" })?;
-    let row = Room {
-        log,
-        room,
-        hub: node.domain,
-        suite: 1,
-        epoch: Epoch::new(0),
-        created: Fixed.now(),
-        closed: None,
-    };
-    rooms::create(tx, &row, &GroupState::default()).await?;
+    let row =
+        Room { log, room, hub: node.domain, suite: 1, epoch: Epoch::new(0), created: Fixed.now() };
+    rooms::create(tx, &row, None).await?;
     for device in &devices {
         members::add(tx, log, device, Seq::new(0)).await?;
     }

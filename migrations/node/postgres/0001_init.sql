@@ -85,8 +85,6 @@ CREATE TABLE room (
     suite       BIGINT NOT NULL,
     epoch       BIGINT NOT NULL,
     created_ms  BIGINT NOT NULL,
-    closed_ms   BIGINT,
-    group_info  BYTEA,            -- the last GroupInfo, on the hub
     group_state BYTEA             -- the public MLS state, on the hub
 );
 

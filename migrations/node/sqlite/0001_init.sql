@@ -85,8 +85,6 @@ CREATE TABLE room (
     suite       INTEGER NOT NULL,
     epoch       INTEGER NOT NULL,
     created_ms  INTEGER NOT NULL,
-    closed_ms   INTEGER,
-    group_info  BLOB,            -- the last GroupInfo, on the hub
     group_state BLOB             -- the public MLS state, on the hub
 ) STRICT;
 

@@ -123,7 +123,6 @@ pub(super) fn values(config: &Config, file: &str) -> Result<(), ConfigError> {
         ("retention.days", config.retention.days),
         ("federation.in_flight_per_peer", config.federation.in_flight_per_peer as u64),
         ("federation.timeout_ms", config.federation.timeout_ms),
-        ("federation.retry_ms", config.federation.retry_ms),
     ];
     match numbers.iter().find(|(_, n)| *n == 0) {
         Some((key, _)) => bad(key, "0 would stop the node".to_owned(), "write a number above 0"),

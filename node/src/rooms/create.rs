@@ -10,7 +10,7 @@ use protocol::{Code, Cursor, DeviceId, Refusal, Seq, limit};
 use crate::app::App;
 use crate::error::Outcome;
 use crate::store::logs::{self, LogName, Start};
-use crate::store::rooms::{self, GroupState, Room};
+use crate::store::rooms::{self, Room};
 use crate::store::{Tx, Wake, members, readers};
 
 /// Makes the room, with the caller as its only member and owner. Repeating it has no further effect.
@@ -66,10 +66,8 @@ async fn make(
         suite: group.suite().code(),
         epoch: group.epoch(),
         created: now,
-        closed: None,
     };
-    let state = GroupState { info: None, state: Some(group.to_bytes()) };
-    rooms::create(tx, &row, &state).await?;
+    rooms::create(tx, &row, Some(&group.to_bytes())).await?;
     members::add(tx, log, founder, Seq::new(0)).await?;
     readers::add(tx, log, &founder.clone().into(), Seq::new(1)).await?;
     tx.wake(Wake::Device(founder.clone()));

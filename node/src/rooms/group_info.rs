@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use crypto::{Certificate, HubGroup, group_info};
+use crypto::HubGroup;
+use crypto::group_info::{self, GroupInfoRequest};
 use protocol::api::FetchGroupInfo;
 use protocol::mimi::{GroupInfoAnswer, GroupInfoResponse};
 use protocol::room::Role;
 use protocol::{Code, DeviceId, Domain, Refusal, RoomId, limit};
 
 use crate::app::App;
+use crate::devices;
 use crate::error::{Error, Outcome, Stop};
 use crate::store::logs::LogName;
-use crate::store::{devices, logs, rooms};
+use crate::store::{logs, rooms};
 use crate::worker::relay;
 
 /// A device of ours asks: we answer as the hub, or pass it to the hub.
@@ -34,7 +36,7 @@ pub(crate) async fn fetch(
     }
     app.quotas.claim(&caller.user())?;
     if *ask.room.hub() == app.domain {
-        return answer(app, &ask.room, ask.request).await;
+        return answer(app, &ask.room, request).await;
     }
     relay::group_info(app, &ask.room, ask.request).await
 }
@@ -54,7 +56,7 @@ pub(crate) async fn of_peer(
         return Err(Code::DomainMismatch.into());
     }
     app.quotas.claim(&request.from.user())?;
-    match answer(app, room, body).await {
+    match answer(app, room, request).await {
         // MIMI has a status for it, and one for both reasons.
         Err(Stop::Refused(refusal)) if refusal.code == Code::NotFound => {
             let answer = GroupInfoAnswer::NotAuthorized;
@@ -64,15 +66,15 @@ pub(crate) async fn of_peer(
     }
 }
 
-async fn answer(app: &Arc<App>, room: &RoomId, body: Vec<u8>) -> Outcome<Vec<u8>> {
+async fn answer(app: &Arc<App>, room: &RoomId, request: GroupInfoRequest) -> Outcome<Vec<u8>> {
     let mut tx = app.store.snapshot().await?;
     logs::find(&mut tx, &LogName::Room(room.clone())).await?.ok_or(Code::NotFound)?;
     let row = rooms::find(&mut tx, room).await?.ok_or(Code::NotFound)?;
-    let request = group_info::verify(&body)?;
-    if *request.from.device().domain() == app.domain {
-        in_good_standing(&mut tx, &request.from).await?;
+    let ours = *request.from.device().domain() == app.domain;
+    if ours && !devices::in_good_standing(&mut tx, &request.from).await? {
+        return Err(Code::NotFound.into());
     }
-    let state = rooms::group(&mut tx, row.log).await?.state;
+    let state = rooms::group(&mut tx, row.log).await?;
     drop(tx);
     let state = state.ok_or(Stop::Failed(Error::Damaged("a room without its group")))?;
     let hub_key = app.keys.hub().clone();
@@ -85,11 +87,4 @@ async fn answer(app: &Arc<App>, room: &RoomId, body: Vec<u8>) -> Outcome<Vec<u8>
         Ok(group.seal_group_info(&request, &hub_key)?)
     })
     .await?
-}
-
-async fn in_good_standing(tx: &mut crate::store::Tx, certificate: &Certificate) -> Outcome<()> {
-    let known = devices::find(tx, certificate.device()).await?;
-    let fits =
-        known.is_some_and(|d| d.revoked.is_none() && d.certificate == certificate.as_bytes());
-    if fits { Ok(()) } else { Err(Code::NotFound.into()) }
 }

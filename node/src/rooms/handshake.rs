@@ -16,12 +16,13 @@ use super::Origin;
 use super::effects::Placed;
 use super::note::Note;
 use crate::app::App;
+use crate::devices;
 use crate::error::{Error, Outcome, Stop};
 use crate::store::logs::{self, Entry, LogId, LogName};
 use crate::store::readers::Reader;
-use crate::store::rooms::{self, GroupState};
+use crate::store::rooms;
 use crate::store::submissions::State;
-use crate::store::{Tx, Wake, devices};
+use crate::store::{Tx, Wake};
 
 /// A handshake whose framing was checked.
 pub(crate) struct Handed {
@@ -121,7 +122,7 @@ pub(super) async fn submit(app: &Arc<App>, origin: Origin, handed: Handed) -> Ou
         return Ok(known);
     }
     let basis = basis(&mut tx, &room).await?;
-    let state = rooms::group(&mut tx, room.log).await?.state;
+    let state = rooms::group(&mut tx, room.log).await?;
     drop(tx);
     let state = state.ok_or(Stop::Failed(Error::Damaged("a room without its group")))?;
     let now = app.now();
@@ -255,7 +256,7 @@ impl Write<'_> {
             entries.push(Entry::new(place, welcome.message.clone(), note.encode()));
         }
         logs::append(tx, self.log, &entries).await?;
-        let state = GroupState { info: None, state: Some(applied.group.to_bytes()) };
+        let state = applied.group.to_bytes();
         let moved = rooms::next_epoch(tx, self.log, self.on.epoch, &state).await?;
         rooms::clear_proposals(tx, self.log, self.on.epoch.next()).await?;
         self.propose_again(tx, admitted.head_after, again).await?;
@@ -313,7 +314,7 @@ impl Write<'_> {
         unchanged(tx, &self.handed.room, &self.on).await?;
         logs::append(tx, self.log, &entries).await?;
         self.pend(tx, self.on.epoch, entries).await?;
-        let state = GroupState { info: None, state: Some(proposed.group.to_bytes()) };
+        let state = proposed.group.to_bytes();
         let saved = rooms::save_group(tx, self.log, self.on.epoch, &state).await?;
         self.accepted(tx, saved, first.ok_or(Code::Malformed)?).await
     }
@@ -343,11 +344,8 @@ async fn unchanged(tx: &mut Tx, room: &RoomId, on: &Basis) -> Outcome<()> {
 async fn known_certificates(tx: &mut Tx, app: &App, applied: &Applied) -> Outcome<()> {
     let ours = applied.certificates.iter().filter(|c| *c.device().domain() == app.domain);
     for certificate in ours {
-        let device: &DeviceId = certificate.device();
-        let known = devices::find(tx, device).await?;
-        let fits =
-            known.is_some_and(|d| d.revoked.is_none() && d.certificate == certificate.as_bytes());
-        if !fits {
+        if !devices::in_good_standing(tx, certificate).await? {
+            let device = certificate.device();
             let detail = format!("{device} is not a device in good standing of this node.");
             return Err(Refusal::because(Code::BadCertificate, detail).into());
         }

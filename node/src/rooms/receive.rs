@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::error::{Outcome, Stop};
 use crate::inbox;
 use crate::store::logs::{self, Entry, Log, LogName, Start};
-use crate::store::rooms::{GroupState, Room};
+use crate::store::rooms::Room;
 use crate::store::{Tx, Wake, devices, keypackages, members, readers, rooms, submissions};
 use crate::telemetry::Tag;
 
@@ -198,9 +198,8 @@ async fn begin(tx: &mut Tx, app: &App, incoming: &Incoming) -> Outcome<Option<Lo
         suite: suite.unwrap_or_default(),
         epoch: protocol::Epoch::new(0),
         created: app.now(),
-        closed: None,
     };
-    rooms::create(tx, &room, &GroupState::default()).await?;
+    rooms::create(tx, &room, None).await?;
     Ok(Some(logs::get(tx, log).await?))
 }
 

@@ -85,12 +85,6 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same request may succeed a little later.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy | Self::Full | Self::Conflict { .. })
-    }
-
     /// Whether the disk can no longer be trusted.
     pub(super) fn is_fatal(&self) -> bool {
         match self {

@@ -197,19 +197,6 @@ pub async fn peers_behind(tx: &mut Tx) -> Result<Vec<Domain>, StoreError> {
     rows.iter().map(|(domain,)| Column("peer", "domain").parse(domain)).collect()
 }
 
-/// The peer was heard from: everything that waits for it may go at once. Parked lanes stay parked.
-///
-/// # Errors
-/// When the database fails.
-pub async fn wake(tx: &mut Tx, peer: &Domain, now: Timestamp) -> Result<u64, StoreError> {
-    execute!(
-        tx,
-        "UPDATE lane SET next_at_ms = $2 WHERE reader = $1 AND next_at_ms > $2 AND parked_seq IS NULL",
-        peer.as_str(),
-        ms(now)
-    )
-}
-
 /// A person has looked at it: parked lanes of `peer` go on.
 ///
 /// # Errors

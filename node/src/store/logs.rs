@@ -603,19 +603,3 @@ pub async fn accepted_before(
     )?;
     Column("entry", "seq").seq(last)
 }
-
-/// Removes a log and everything that hangs on it. For an uplink that was emptied and a room that ended.
-///
-/// # Errors
-/// When the database fails.
-pub async fn delete(tx: &mut Tx, log: LogId) -> Result<(), StoreError> {
-    execute!(tx, "DELETE FROM pending_proposal WHERE log_id = $1", log.0)?;
-    execute!(tx, "DELETE FROM member WHERE log_id = $1", log.0)?;
-    execute!(tx, "DELETE FROM room WHERE log_id = $1", log.0)?;
-    execute!(tx, "DELETE FROM lane WHERE log_id = $1", log.0)?;
-    execute!(tx, "DELETE FROM reader WHERE log_id = $1", log.0)?;
-    execute!(tx, "DELETE FROM gap WHERE log_id = $1", log.0)?;
-    execute!(tx, "DELETE FROM entry WHERE log_id = $1", log.0)?;
-    execute!(tx, "DELETE FROM log WHERE id = $1", log.0)?;
-    Ok(())
-}

@@ -1,9 +1,9 @@
 //! Devices in a room's group: who may send to it, whom it is delivered to, which peers follow it.
 
-use protocol::{DeviceId, Domain, RoomId, Seq, UserId};
+use protocol::{DeviceId, Domain, RoomId, Seq};
 
 use super::logs::LogId;
-use super::row::{Column, execute, fetch_all, fetch_one, fetch_optional, int, limit};
+use super::row::{Column, execute, fetch_all, fetch_optional, int, limit};
 use super::{StoreError, Tx};
 
 /// A device in a room.
@@ -74,70 +74,6 @@ pub async fn find(
     )?
     .map(member)
     .transpose()
-}
-
-/// The devices of a room by name after `after`, at most `max`.
-///
-/// # Errors
-/// When the database fails.
-pub async fn of_room(
-    tx: &mut Tx,
-    log: LogId,
-    after: Option<&DeviceId>,
-    max: usize,
-) -> Result<Vec<Member>, StoreError> {
-    let rows = fetch_all!(
-        tx,
-        Row,
-        "SELECT device, since_seq FROM member WHERE log_id = $1 AND device > $2 ORDER BY device LIMIT $3",
-        log.get(),
-        after.map_or("", DeviceId::as_str),
-        limit(max)
-    )?;
-    rows.into_iter().map(member).collect()
-}
-
-/// The devices of one node in a room.
-///
-/// # Errors
-/// When the database fails.
-pub async fn of_domain(
-    tx: &mut Tx,
-    log: LogId,
-    domain: &Domain,
-) -> Result<Vec<Member>, StoreError> {
-    let rows = fetch_all!(
-        tx,
-        Row,
-        "SELECT device, since_seq FROM member WHERE log_id = $1 AND domain = $2 ORDER BY device",
-        log.get(),
-        domain.as_str()
-    )?;
-    rows.into_iter().map(member).collect()
-}
-
-/// The devices of one person in a room.
-///
-/// # Errors
-/// When the database fails.
-pub async fn of_user(tx: &mut Tx, log: LogId, user: &UserId) -> Result<Vec<Member>, StoreError> {
-    let rows = fetch_all!(
-        tx,
-        Row,
-        "SELECT device, since_seq FROM member WHERE user_id = $2 AND log_id = $1 ORDER BY device",
-        log.get(),
-        user.as_str()
-    )?;
-    rows.into_iter().map(member).collect()
-}
-
-/// How many devices are in a room.
-///
-/// # Errors
-/// When the database fails.
-pub async fn count(tx: &mut Tx, log: LogId) -> Result<u64, StoreError> {
-    let (n,) = fetch_one!(tx, (i64,), "SELECT COUNT(*) FROM member WHERE log_id = $1", log.get())?;
-    Column("member", "device").number(n)
 }
 
 /// The nodes with a device in a room: the hub's and its followers'.

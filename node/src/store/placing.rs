@@ -225,7 +225,7 @@ macro_rules! look_up {
         concat!(
             "SELECT json_group_array(json_array(a.column1, \
              json_array(l.id, l.kind, l.name, l.hub, hex(l.incarnation), l.head, l.tail, hex(l.chain), hex(l.tail_chain), l.last_at_ms, l.bytes), \
-             json_array(r.suite, r.epoch, r.created_ms, r.closed_ms), \
+             json_array(r.suite, r.epoch, r.created_ms), \
              EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id AND m.device = a.column5) \
              OR EXISTS (SELECT 1 FROM member m WHERE m.user_id = a.column5 AND m.log_id = l.id), \
              json(iif(s.state IS NULL, NULL, json_array(hex(s.digest), s.state, hex(s.incarnation), s.seq, s.at_ms, hex(s.chain), s.created_ms))))) \
@@ -320,7 +320,7 @@ async fn look_up(
 struct Hex(#[serde(with = "hex::serde")] Vec<u8>);
 
 type FoundLog = (i64, String, String, String, Hex, i64, i64, Hex, Hex, i64, i64);
-type FoundRoom = (i64, i64, i64, Option<i64>);
+type FoundRoom = (i64, i64, i64);
 type FoundPrior = (Hex, String, Hex, Option<i64>, Option<i64>, Hex, i64);
 
 fn scene(
@@ -330,7 +330,7 @@ fn scene(
     prior: Option<FoundPrior>,
 ) -> Result<Scene, StoreError> {
     let (id, kind, name, hub, incarnation, head, tail, chain, tail_chain, last_at_ms, bytes) = log;
-    let (suite, epoch, room_created_ms, closed_ms) = room;
+    let (suite, epoch, room_created_ms) = room;
     let row = SceneRow {
         id,
         kind,
@@ -346,7 +346,6 @@ fn scene(
         suite,
         epoch,
         room_created_ms,
-        closed_ms,
         inside,
         digest: None,
         state: None,

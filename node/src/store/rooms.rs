@@ -21,22 +21,11 @@ pub struct Room {
     pub epoch: Epoch,
     /// When it was made here.
     pub created: Timestamp,
-    /// When it ended.
-    pub closed: Option<Timestamp>,
-}
-
-/// The public MLS state of a room, opaque here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupState {
-    /// The last GroupInfo (an `MLSMessage`).
-    pub info: Option<Vec<u8>>,
-    /// The state of the public group in this node's own encoding.
-    pub state: Option<Vec<u8>>,
 }
 
 row! {
     pub(super) struct RoomRow {
-        log_id: i64, uri: String, hub: String, suite: i64, epoch: i64, created_ms: i64, closed_ms: Option<i64>,
+        log_id: i64, uri: String, hub: String, suite: i64, epoch: i64, created_ms: i64,
     }
 }
 
@@ -50,29 +39,26 @@ impl TryFrom<RoomRow> for Room {
             suite: Column("room", "suite").number(r.suite)?,
             epoch: Epoch::new(Column("room", "epoch").number(r.epoch)?),
             created: Column("room", "created_ms").time(r.created_ms)?,
-            closed: Column("room", "closed_ms").time_opt(r.closed_ms)?,
         })
     }
 }
 
-/// Writes a new room; says whether it was new.
+/// Writes a new room, on its hub with the public MLS state, opaque here; says whether it was new.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn create(tx: &mut Tx, room: &Room, group: &GroupState) -> Result<bool, StoreError> {
+pub async fn create(tx: &mut Tx, room: &Room, group: Option<&[u8]>) -> Result<bool, StoreError> {
     let made = execute!(
         tx,
-        "INSERT INTO room (log_id, uri, hub, suite, epoch, created_ms, closed_ms, group_info, group_state) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (uri) DO NOTHING",
+        "INSERT INTO room (log_id, uri, hub, suite, epoch, created_ms, group_state) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (uri) DO NOTHING",
         room.log.get(),
         room.room.as_str(),
         room.hub.as_str(),
         i64::from(room.suite),
         int(room.epoch.get()),
         ms(room.created),
-        room.closed.map(ms),
-        group.info.as_deref(),
-        group.state.as_deref()
+        group
     )?;
     Ok(made > 0)
 }
@@ -85,7 +71,7 @@ pub async fn find(tx: &mut Tx, room: &RoomId) -> Result<Option<Room>, StoreError
     fetch_optional!(
         tx,
         RoomRow,
-        "SELECT log_id, uri, hub, suite, epoch, created_ms, closed_ms FROM room WHERE uri = $1",
+        "SELECT log_id, uri, hub, suite, epoch, created_ms FROM room WHERE uri = $1",
         room.as_str()
     )?
     .map(TryInto::try_into)
@@ -100,25 +86,25 @@ pub async fn list(tx: &mut Tx, after: Option<LogId>, max: usize) -> Result<Vec<R
     let rows = fetch_all!(
         tx,
         RoomRow,
-        "SELECT log_id, uri, hub, suite, epoch, created_ms, closed_ms FROM room WHERE log_id > $1 ORDER BY log_id LIMIT $2",
+        "SELECT log_id, uri, hub, suite, epoch, created_ms FROM room WHERE log_id > $1 ORDER BY log_id LIMIT $2",
         after.map_or(0, LogId::get),
         limit(max)
     )?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// The MLS state of a room.
+/// The public MLS state of a room, on its hub.
 ///
 /// # Errors
 /// When the database fails, or there is no such room.
-pub async fn group(tx: &mut Tx, log: LogId) -> Result<GroupState, StoreError> {
-    let (info, state) = fetch_one!(
+pub async fn group(tx: &mut Tx, log: LogId) -> Result<Option<Vec<u8>>, StoreError> {
+    let (state,) = fetch_one!(
         tx,
-        (Option<Vec<u8>>, Option<Vec<u8>>),
-        "SELECT group_info, group_state FROM room WHERE log_id = $1",
+        (Option<Vec<u8>>,),
+        "SELECT group_state FROM room WHERE log_id = $1",
         log.get()
     )?;
-    Ok(GroupState { info, state })
+    Ok(state)
 }
 
 /// Moves a room from the epoch `from` to the next with its new MLS state. False, and nothing changed, when it is no longer at `from`:
@@ -130,16 +116,15 @@ pub async fn next_epoch(
     tx: &mut Tx,
     log: LogId,
     from: Epoch,
-    group: &GroupState,
+    group: &[u8],
 ) -> Result<bool, StoreError> {
     let moved = execute!(
         tx,
-        "UPDATE room SET epoch = $3, group_info = $4, group_state = $5 WHERE log_id = $1 AND epoch = $2",
+        "UPDATE room SET epoch = $3, group_state = $4 WHERE log_id = $1 AND epoch = $2",
         log.get(),
         int(from.get()),
         int(from.next().get()),
-        group.info.as_deref(),
-        group.state.as_deref()
+        group
     )?;
     Ok(moved > 0)
 }
@@ -152,15 +137,14 @@ pub async fn save_group(
     tx: &mut Tx,
     log: LogId,
     epoch: Epoch,
-    group: &GroupState,
+    group: &[u8],
 ) -> Result<bool, StoreError> {
     let saved = execute!(
         tx,
-        "UPDATE room SET group_info = $3, group_state = $4 WHERE log_id = $1 AND epoch = $2",
+        "UPDATE room SET group_state = $3 WHERE log_id = $1 AND epoch = $2",
         log.get(),
         int(epoch.get()),
-        group.info.as_deref(),
-        group.state.as_deref()
+        group
     )?;
     Ok(saved > 0)
 }
@@ -175,20 +159,6 @@ pub async fn follow_epoch(tx: &mut Tx, log: LogId, epoch: Epoch) -> Result<(), S
         "UPDATE room SET epoch = $2 WHERE log_id = $1 AND epoch < $2",
         log.get(),
         int(epoch.get())
-    )?;
-    Ok(())
-}
-
-/// Ends a room.
-///
-/// # Errors
-/// When the database fails.
-pub async fn close(tx: &mut Tx, log: LogId, now: Timestamp) -> Result<(), StoreError> {
-    execute!(
-        tx,
-        "UPDATE room SET closed_ms = $2 WHERE log_id = $1 AND closed_ms IS NULL",
-        log.get(),
-        ms(now)
     )?;
     Ok(())
 }

@@ -80,7 +80,7 @@ pub async fn totals(tx: &mut Tx) -> Result<Totals, StoreError> {
         tx,
         TotalsRow,
         "SELECT (SELECT COUNT(*) FROM account) AS accounts, (SELECT COUNT(*) FROM device WHERE revoked_ms IS NULL) AS devices, \
-         (SELECT COUNT(*) FROM room WHERE closed_ms IS NULL) AS rooms, \
+         (SELECT COUNT(*) FROM room) AS rooms, \
          (SELECT CAST(COALESCE(SUM(head - tail + 1), 0) AS BIGINT) FROM log) AS entries, \
          (SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM log) AS bytes"
     )?;

@@ -104,7 +104,7 @@ pub struct Scene {
 row! {
     pub(super) struct SceneRow {
         id: i64, kind: String, name: String, hub: String, incarnation: Vec<u8>, head: i64, tail: i64, chain: Vec<u8>,
-        tail_chain: Vec<u8>, last_at_ms: i64, bytes: i64, suite: i64, epoch: i64, room_created_ms: i64, closed_ms: Option<i64>,
+        tail_chain: Vec<u8>, last_at_ms: i64, bytes: i64, suite: i64, epoch: i64, room_created_ms: i64,
         inside: i64, digest: Option<Vec<u8>>, state: Option<String>, place_incarnation: Option<Vec<u8>>, place_seq: Option<i64>,
         place_at_ms: Option<i64>, place_chain: Option<Vec<u8>>, submission_created_ms: Option<i64>,
     }
@@ -120,7 +120,6 @@ impl TryFrom<SceneRow> for Scene {
             suite: r.suite,
             epoch: r.epoch,
             created_ms: r.room_created_ms,
-            closed_ms: r.closed_ms,
         };
         let log = LogRow {
             id: r.id,
@@ -170,7 +169,7 @@ pub async fn scene(tx: &mut Tx, key: &Key, sender: &str) -> Result<Option<Scene>
         tx,
         SceneRow,
         "SELECT l.id, l.kind, l.name, l.hub, l.incarnation, l.head, l.tail, l.chain, l.tail_chain, l.last_at_ms, l.bytes, \
-         r.suite, r.epoch, r.created_ms AS room_created_ms, r.closed_ms, \
+         r.suite, r.epoch, r.created_ms AS room_created_ms, \
          CAST(CASE WHEN EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id AND m.device = $4) \
          OR EXISTS (SELECT 1 FROM member m WHERE m.user_id = $4 AND m.log_id = l.id) THEN 1 ELSE 0 END AS BIGINT) AS inside, \
          s.digest, s.state, s.incarnation AS place_incarnation, s.seq AS place_seq, s.at_ms AS place_at_ms, s.chain AS place_chain, \

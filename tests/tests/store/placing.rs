@@ -2,7 +2,7 @@
 
 use delivery::log::Head;
 use node::store::logs::{self, Bodies, Entry, LogName};
-use node::store::rooms::{self, GroupState, Room};
+use node::store::rooms::{self, Room};
 use node::store::submissions::{self, Key, Scene, State, Submission};
 use node::store::{Decision, Location, LogId, Store, StoreError, Tx, Wake, members, readers};
 use protocol::api::Accepted;
@@ -24,9 +24,8 @@ async fn room_with_ana(store: &Store, name: &'static str) -> LogId {
             suite: 1,
             epoch: Epoch::new(3),
             created: at(1),
-            closed: None,
         };
-        rooms::create(tx, &row, &GroupState::default()).await?;
+        rooms::create(tx, &row, None).await?;
         members::add(tx, log, &device("ana/1"), seq(1)).await
     });
     log

@@ -3,7 +3,7 @@
 use node::store::logs::{self, LogName};
 use node::store::peers::{self, Peer, PeerState};
 use node::store::readers::{self, Reader};
-use node::store::rooms::{self, GroupState, Room};
+use node::store::rooms::{self, Room};
 use node::store::submissions::{self, Key, State, Submission};
 use node::store::{StoreError, members};
 use protocol::api::Accepted;
@@ -72,9 +72,8 @@ async fn the_hot_path_sees_and_stores_what_the_single_functions_do() {
                 suite: 1,
                 epoch: Epoch::new(6),
                 created: at(1),
-                closed: None,
             };
-            rooms::create(tx, &row, &GroupState::default()).await?;
+            rooms::create(tx, &row, None).await?;
             members::add(tx, log, &device("ana/1"), seq(1)).await
         });
         let scene = async |key: Key, sender: String| {
