@@ -119,7 +119,8 @@ async fn enter(work: &mut Work<'_>, welcome: Welcome, taken: &mut Taken) -> Resu
     {
         return Ok(early);
     }
-    let overtaken = known.as_ref().filter(|row| row.status == RoomStatus::Active);
+    let stays = |row: &&RoomRow| matches!(row.status, RoomStatus::Active | RoomStatus::Held { .. });
+    let overtaken = known.as_ref().filter(stays);
     let overtaken = overtaken.and_then(|row| row.place).map(|place| place.cursor);
     let overtaken = overtaken.filter(|c| c.incarnation == welcome.cursor.incarnation);
     let group = match open(work, &welcome).await? {
@@ -173,13 +174,12 @@ fn too_early(work: &mut Work<'_>, row: &RoomRow, welcome: &Cursor) -> Option<Fat
             Some(Fate::Taken)
         }
         // This device was removed and added again: what it was still owed comes first, if it comes. Other rooms' items wait meanwhile,
-        // so not for long: entries may have expired, or a hub may hold them back.
-        RoomStatus::Active if work.stands_still(&row.room, place.cursor.seq) => None,
-        RoomStatus::Active => Some(Fate::Deferred),
-        // A new leaf heals what was held.
-        RoomStatus::Held { .. } | RoomStatus::Creating | RoomStatus::Joining | RoomStatus::Left => {
-            None
+        // so not for long: entries may have expired, or a hub may hold them back, or nothing but the new leaf heals what is held.
+        RoomStatus::Active | RoomStatus::Held { .. } => {
+            let given_up = work.stands_still(&row.room, place.cursor.seq);
+            (!given_up).then_some(Fate::Deferred)
         }
+        RoomStatus::Creating | RoomStatus::Joining | RoomStatus::Left => None,
     }
 }
 

@@ -242,6 +242,43 @@ async fn an_invitation_into_a_room_whose_end_never_comes_holds_up_nothing_for_lo
 }
 
 #[tokio::test]
+async fn an_invitation_into_a_room_that_is_held_waits_for_it_and_else_shows_what_is_missing() {
+    for heals in [true, false] {
+        let (mut hub, mut ana, mut bo, room) = pair(50).await;
+        let head = hub.head(&room);
+        ana.send(&room, "owed").await;
+        settle(&mut hub, &mut [&mut ana]).await;
+        let honest = hub.rewrite(&room, head, Chain::from_bytes([8; 32]));
+        let log = LogRef::Room(room.clone());
+        assert!(!bo.take_in(&hub, &log, 64, true).await);
+        assert!(matches!(bo.status(&room).await, RoomStatus::Held { .. }));
+        hub.rewrite(&room, head, honest);
+        ana.want(&room, Action::Remove(bo.id.user())).await;
+        settle(&mut hub, &mut [&mut ana]).await;
+        let first_stay = hub.entries(&bo.id, &log, head, 64).unwrap();
+        ana.want(&room, Action::Add(bo.id.user())).await;
+        settle(&mut hub, &mut [&mut ana]).await;
+        bo.take_in(&hub, &LogRef::Inbox, 64, true).await;
+        assert!(matches!(bo.status(&room).await, RoomStatus::Held { .. }), "it was overtaken");
+        if heals {
+            bo.take(first_stay, true).await;
+            assert_eq!(bo.status(&room).await, RoomStatus::Left);
+        } else {
+            hub.pass(31_000);
+        }
+        settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+        assert_eq!(bo.status(&room).await, RoomStatus::Active);
+        ana.send(&room, "again").await;
+        settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+        let shown: &[&str] = if heals { &["owed", "again"] } else { &["again"] };
+        assert_eq!(bo.texts(&room).await, shown);
+        let mut tx = bo.core().read().await.unwrap();
+        let row = tx.room(&room).await.unwrap().unwrap();
+        assert_eq!(tx.gaps(row.no).await.unwrap().len(), usize::from(!heals));
+    }
+}
+
+#[tokio::test]
 async fn what_comes_after_an_invitation_that_has_to_wait_does_not_overtake_it() {
     let (mut hub, mut ana, mut bo, room) = pair(48).await;
     ana.want(&room, Action::Remove(bo.id.user())).await;

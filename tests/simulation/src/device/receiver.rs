@@ -585,11 +585,11 @@ impl Device {
         {
             match row.status {
                 Status::Active | Status::Held(..) if at.cursor.seq >= cursor.seq => return true,
-                Status::Active if self.stands_still(cx, room, at.cursor.seq) => {
+                Status::Active | Status::Held(..) if self.stands_still(cx, room, at.cursor.seq) => {
                     overtaken = Some(at.cursor.seq);
                 }
-                Status::Active => return false,
-                Status::Held(..) | Status::Joining | Status::Left => {}
+                Status::Active | Status::Held(..) => return false,
+                Status::Joining | Status::Left => {}
             }
         }
         let mine = welcome.to.iter().find(|p| p.device == self.no.0);
