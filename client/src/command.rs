@@ -9,7 +9,9 @@ mod carry;
 mod outcome;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use crypto::Group;
 use delivery::commit::{self, Change};
 use protocol::{RoomId, SubmitId, Timestamp};
 
@@ -99,6 +101,30 @@ pub(crate) async fn want_once(
         return Ok(());
     }
     want(work, room, action, not_before).await.map(|_| ())
+}
+
+/// Somebody wants to go: a member who stays commits it, the one with the lowest leaf first. When it is this device's turn, not before
+/// `wait` has passed; never if it is going itself.
+///
+/// # Errors
+/// A bug.
+pub(crate) fn leave_turn(
+    work: &Work<'_>,
+    group: &Group,
+    wait: Duration,
+) -> Result<Option<Timestamp>> {
+    let wishes = group.pending_proposals().map_err(Error::crypto)?;
+    let going: BTreeSet<_> = wishes.into_iter().map(|wish| wish.device).collect();
+    let members = group.members().map_err(Error::crypto)?;
+    let staying: Vec<u32> = members
+        .iter()
+        .filter(|m| !going.contains(m.certificate.device()))
+        .map(|m| m.leaf)
+        .collect();
+    let own = members.iter().find(|m| m.certificate.device() == work.identity.device());
+    let jitter = work.world.entropy.jitter();
+    let delay = own.and_then(|own| delivery::commit::leave_delay(own.leaf, &staying, jitter));
+    Ok(delay.map(|delay| work.now().after(wait.saturating_add(delay))))
 }
 
 /// Which command is to be carried out next.

@@ -14,13 +14,15 @@ use protocol::{Code, Refusal, RoomId, SubmitId, Timestamp};
 
 use crate::core::Work;
 use crate::room::{Failure, Stage, State};
-use crate::store::{Echo, NewMessage, PENDING, SubmissionRow};
+use crate::store::{Action, Echo, NewMessage, PENDING, SubmissionRow};
 use crate::{Error, Event, Result, RoomStatus, command, recover};
 
 /// The longest text of one message.
 const TEXT_BYTES: usize = 64 * 1024;
 /// How long a message waits that cannot be encrypted yet, unless something happens before.
 const POSTPONE: Duration = Duration::from_secs(2);
+/// How long a message waits for others to commit a pending leave before this device sees to it once more.
+const SETTLE_AGAIN: Duration = Duration::from_mins(1);
 
 /// Writes a message down. When the work is committed, it is sent as soon as it can be.
 ///
@@ -145,6 +147,13 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<Option<Submit>> {
     }
     work.behind.remove(&room);
     let encrypted = group.encrypt(&framed, &*work.world.entropy);
+    if let Err(crypto::Error::Refused(_)) = &encrypted {
+        // Somebody's wish to leave is pending and has to be committed first. Whoever was to do it may have been refused for good.
+        if let Some(at) = command::leave_turn(work, &group, SETTLE_AGAIN)? {
+            command::want_once(work, &row, Action::Settle, at).await?;
+        }
+        postpone(work, id);
+    }
     work.put_group(row.no, group);
     match encrypted {
         Ok(ciphertext) => {
@@ -156,8 +165,7 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<Option<Submit>> {
             let payload = Payload::Application(ciphertext);
             return Ok(Some(Submit { submit_id: id, room, payload }));
         }
-        // Somebody's wish to leave is pending: it has to be committed first.
-        Err(crypto::Error::Refused(_)) => postpone(work, id),
+        Err(crypto::Error::Refused(_)) => {}
         Err(e) => {
             tracing::error!(cause = %e, "a message could not be encrypted");
             let refusal = Refusal::because(Code::Internal, format!("It cannot be encrypted: {e}."));

@@ -2,6 +2,7 @@
 //! that its person has not certified.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crypto::Group;
 use crypto::group::{Received, StagedCommit, Why};
@@ -31,7 +32,9 @@ pub(super) async fn proposal(
             if proposed.by.as_ref() == Some(work.identity.device()) {
                 command::proposed(work, walk.row.no, (entry.seq, entry.at)).await?;
             }
-            settle(work, walk).await?;
+            if let Some(at) = command::leave_turn(work, &walk.group, Duration::ZERO)? {
+                command::want_once(work, &walk.row, Action::Settle, at).await?;
+            }
             Ok(Fate::Taken)
         }
         Received::Own | Received::Unreadable(Why::Duplicate) => Ok(Fate::Taken),
@@ -47,26 +50,6 @@ pub(super) async fn proposal(
             Ok(Fate::Held(alarm(walk, AlarmKind::Held, "an entry is not what the hub calls it")))
         }
     }
-}
-
-/// Somebody wants to go: a member who stays commits it, the one with the lowest leaf first.
-async fn settle(work: &mut Work<'_>, walk: &mut Walk) -> Result<()> {
-    let wishes = walk.group.pending_proposals().map_err(Error::crypto)?;
-    let going: BTreeSet<_> = wishes.into_iter().map(|wish| wish.device).collect();
-    let members = walk.group.members().map_err(Error::crypto)?;
-    let staying: Vec<u32> = members
-        .iter()
-        .filter(|m| !going.contains(m.certificate.device()))
-        .map(|m| m.leaf)
-        .collect();
-    let own = members.iter().find(|m| m.certificate.device() == work.identity.device());
-    let jitter = work.world.entropy.jitter();
-    let Some(delay) = own.and_then(|own| delivery::commit::leave_delay(own.leaf, &staying, jitter))
-    else {
-        return Ok(());
-    };
-    let at = work.now().after(delay);
-    command::want_once(work, &walk.row, Action::Settle, at).await
 }
 
 /// Takes a commit in: the next epoch.

@@ -1,9 +1,11 @@
 //! What people do in rooms, between devices that are all well.
 
 use protocol::UserId;
+use protocol::api::LogRef;
 use protocol::room::Role;
 
 use super::harness::{Device, Hub, settle};
+use crate::core::Work;
 use crate::store::Action;
 use crate::{Error, RoomStatus, Seal, Stage, command, rooms, sender};
 
@@ -100,6 +102,31 @@ async fn somebody_who_leaves_is_let_go_by_the_others_and_messages_go_on() {
     for device in [&ana, &bo, &cy] {
         assert_eq!(device.alarms(), Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn a_leave_that_those_who_were_to_commit_it_could_not_stops_the_room_for_a_minute_only() {
+    let mut hub = Hub::new(5);
+    let (mut ana, mut bo) = (Device::new(&mut hub, "ana").await, Device::new(&mut hub, "bo").await);
+    let room = ana.create().await;
+    ana.want(&room, Action::Add(bo.id.user())).await;
+    settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+    bo.want(&room, Action::Leave).await;
+    settle(&mut hub, &mut [&mut bo]).await;
+    ana.take_in(&hub, &LogRef::Room(room.clone()), 64, true).await;
+    let give_up = async |work: &mut Work<'_>| {
+        let no = work.room(&room).await?.no;
+        command::finish(work, no, |action| *action == Action::Settle).await
+    };
+    ana.work(give_up).await.unwrap();
+    ana.send(&room, "one").await;
+    settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+    assert_ne!(bo.status(&room).await, RoomStatus::Left);
+    hub.pass(60_000);
+    settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+    assert_eq!(bo.status(&room).await, RoomStatus::Left);
+    let rows = ana.core().read().await.unwrap().live_submissions().await.unwrap();
+    assert!(rows.is_empty(), "the message is through");
 }
 
 #[tokio::test]

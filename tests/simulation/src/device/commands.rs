@@ -470,7 +470,7 @@ impl Device {
     }
 
     /// Somebody wants to go: a member who stays commits it.
-    pub(super) fn settle(&mut self, cx: &mut Ctx, room: RoomNo, group: &Group) {
+    pub(super) fn settle(&mut self, cx: &mut Ctx, room: RoomNo, group: &Group, wait: Duration) {
         let stay = group.core.members.difference(&group.leaving);
         let staying: Vec<u32> = stay.map(|d| d.0.into()).collect();
         let jitter = cx.chance.jitter();
@@ -481,7 +481,7 @@ impl Device {
                 && !matches!(c.change.state(), commit::State::Done | commit::State::Failed(_))
         };
         if !self.rows().commands.values().any(wanted) {
-            let at = self.now(cx).after(delay);
+            let at = self.now(cx).after(wait + delay);
             self.wanted(room, Action::Settle, at, false);
         }
     }

@@ -424,7 +424,7 @@ impl Device {
     fn proposal(&mut self, cx: &mut Ctx, walk: &mut Walk, bytes: &[u8]) -> Fate {
         match walk.group.receive(bytes, self.now(cx).ms()) {
             Received::Leave => {
-                self.settle(cx, walk.row.room, &walk.group);
+                self.settle(cx, walk.row.room, &walk.group, std::time::Duration::ZERO);
                 Fate::Taken
             }
             Received::Own | Received::Bad(Why::Duplicate) => Fate::Taken,

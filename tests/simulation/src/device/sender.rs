@@ -18,6 +18,7 @@ use crate::wire::{Payload, Up};
 
 /// How long a message waits that cannot be encrypted yet, in milliseconds.
 const POSTPONE: u64 = 2_000;
+const SETTLE_AGAIN: std::time::Duration = std::time::Duration::from_mins(1);
 
 impl Device {
     /// Rooms its person can write into.
@@ -215,6 +216,9 @@ impl Device {
         }
         self.memory.behind.remove(&room);
         let Some(cipher) = self.cipher(cx, room, &sub.message) else {
+            if let Some(group) = self.rows().groups.get(&room).cloned() {
+                self.settle(cx, room, &group, SETTLE_AGAIN);
+            }
             self.postpone(cx, id);
             return true;
         };
