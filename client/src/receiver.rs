@@ -274,23 +274,24 @@ async fn start(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Res
         }
         return Ok(Start::At(before));
     };
+    let next = known.cursor.seq.next();
+    let mut later = true;
+    if let Some(gap) = entries.gap.as_ref().filter(|gap| gap.last >= next) {
+        work.tx.add_gap(row.no, gap.first, gap.last, Some(gap.reason)).await?;
+        work.events.push(Event::gap(row.room.clone(), gap));
+    } else if first > next && row.status == RoomStatus::Joining {
+        // It comes in anew, and what lies in between is not for the new leaf.
+        work.tx.add_gap(row.no, next, first.prev(), None).await?;
+    } else if first > next {
+        return Ok(skipped(work, row, known.cursor.seq));
+    } else {
+        later = false;
+    }
     if known.cursor.incarnation != entries.incarnation {
         return restored(work, row, before).await;
     }
-    if let Some(gap) = &entries.gap
-        && gap.last > known.cursor.seq
-    {
-        work.tx.add_gap(row.no, gap.first, gap.last, Some(gap.reason)).await?;
-        work.events.push(Event::gap(row.room.clone(), gap));
+    if later {
         return Ok(Start::At(before));
-    }
-    if first > known.cursor.seq.next() && row.status == RoomStatus::Joining {
-        // It comes in anew, and what lies in between is not for the new leaf.
-        work.tx.add_gap(row.no, known.cursor.seq.next(), first.prev(), None).await?;
-        return Ok(Start::At(before));
-    }
-    if first > known.cursor.seq.next() {
-        return Ok(skipped(work, row, known.cursor.seq));
     }
     // Entries that are known already are counted through once more, so that the chains meet.
     let mut chain = before.chain;
@@ -333,13 +334,18 @@ fn skipped(work: &mut Work<'_>, row: &RoomRow, known: Seq) -> Start {
 /// All that was left to get is gone.
 async fn empty(work: &mut Work<'_>, row: &RoomRow, entries: &Entries) -> Result<Start> {
     let (Some(known), Some(gap)) = (row.place, &entries.gap) else { return Ok(Start::Again) };
-    if gap.last <= known.cursor.seq || known.cursor.incarnation != entries.incarnation {
+    if gap.last <= known.cursor.seq {
         return Ok(Start::Again);
     }
     work.tx.add_gap(row.no, gap.first, gap.last, Some(gap.reason)).await?;
     work.events.push(Event::gap(row.room.clone(), gap));
     let chain = entries.prev_chain.unwrap_or(known.chain);
-    Ok(Start::At(LogPlace { cursor: Cursor { seq: gap.last, ..known.cursor }, chain }))
+    let cursor = Cursor { incarnation: entries.incarnation, seq: gap.last };
+    let place = LogPlace { cursor, chain };
+    if known.cursor.incarnation == entries.incarnation {
+        return Ok(Start::At(place));
+    }
+    restored(work, row, place).await
 }
 
 /// The node knows a room that was made here; its answer may have got lost.

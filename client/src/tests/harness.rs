@@ -264,6 +264,11 @@ impl Hub {
         Ok(accepted)
     }
 
+    /// Begins another life, with everything that it has.
+    pub(crate) fn restore(&mut self) {
+        self.incarnation = Incarnation::from_bytes(self.entropy.bytes16());
+    }
+
     /// Rewrites history: another chain at an entry.
     pub(crate) fn rewrite(&mut self, room: &RoomId, seq: u64, chain: Chain) -> Chain {
         let chains = &mut self.rooms.get_mut(room).unwrap().chains;

@@ -336,6 +336,22 @@ async fn a_room_whose_entries_are_left_out_is_held_and_not_asked_for_without_end
     assert_eq!(bo.texts(&room).await, ["one", "two"]);
 }
 
+#[tokio::test]
+async fn a_new_life_of_the_hub_does_not_hide_what_came_before_the_first_that_arrives() {
+    let (mut hub, mut ana, mut bo, room) = pair(51).await;
+    for text in ["one", "two"] {
+        ana.send(&room, text).await;
+        settle(&mut hub, &mut [&mut ana]).await;
+    }
+    hub.restore();
+    let log = LogRef::Room(room.clone());
+    let late = hub.entries(&bo.id, &log, hub.head(&room) - 1, 64).unwrap();
+    assert!(!bo.take(late, true).await, "it would never ask for the first");
+    settle(&mut hub, &mut [&mut ana, &mut bo]).await;
+    assert_eq!(bo.texts(&room).await, ["one", "two"]);
+    assert_eq!(alarms(&bo), [AlarmKind::Restored]);
+}
+
 /// A message of bo that the node has stored for the hub.
 async fn stored(bo: &mut Device, room: &RoomId) -> Submit {
     bo.send(room, "on its way").await;

@@ -98,7 +98,7 @@ impl Device {
         let room = row.room;
         let cursor = |seq: Seq| Cursor { incarnation: entries.incarnation, seq };
         let Some(first) = entries.entries.first().map(|e| e.seq) else {
-            return self.nothing(row, entries);
+            return self.nothing(cx, row, entries);
         };
         let start = || Chain::start(&entries.incarnation, cx.names.room(room));
         let before = LogPlace {
@@ -106,38 +106,22 @@ impl Device {
             chain: entries.prev_chain.unwrap_or_else(start),
         };
         let Some(known) = row.place else { return Start::At(before) };
-        if known.cursor.incarnation != entries.incarnation {
-            self.disk.write(move |s| {
-                s.places.retain(|(r, _), _| *r != room);
-                s.bodies.retain(|(r, _)| *r != room);
-            });
-            self.alarm(room, Alarm::Restored);
-            for item in self.memory.outbox.hub_restored(cx.names.room(room)) {
-                self.save_item(&item);
-            }
-            self.stored_commands(|c| c.room == room);
-            self.memory.sent.clear();
-            return Start::At(before);
-        }
-        if let Some(gap) = entries.gap.filter(|gap| gap.last > known.cursor.seq) {
+        let next = known.cursor.seq.next();
+        let mut later = true;
+        if let Some(gap) = entries.gap.filter(|gap| gap.last >= next) {
             self.gap(room, gap.first, gap.last, gap.reason == GapReason::Expired);
-            return Start::At(before);
+        } else if first > next && row.status == Status::Joining {
+            self.gap(room, next, first.prev(), false);
+        } else if first > next && !cx.bug(Bug::GapSkipped) {
+            return self.skipped(cx, row, known.cursor.seq);
+        } else {
+            later = first > next;
         }
-        if first > known.cursor.seq.next() {
-            if row.status == Status::Joining {
-                self.gap(room, known.cursor.seq.next(), first.prev(), false);
-                return Start::At(before);
-            }
-            if cx.bug(Bug::GapSkipped) {
-                return Start::At(before);
-            }
-            if matches!(row.status, Status::Held(..)) {
-                return Start::Wait;
-            }
-            if self.stands_still(cx, room, known.cursor.seq) {
-                return Start::Held(known.cursor.seq.next(), Alarm::Held);
-            }
-            return Start::Again;
+        if known.cursor.incarnation != entries.incarnation {
+            return self.restored(cx, room, before);
+        }
+        if later {
+            return Start::At(before);
         }
         let mut chain = before.chain;
         for entry in entries.entries.iter().take_while(|e| e.seq <= known.cursor.seq) {
@@ -150,15 +134,46 @@ impl Device {
         Start::Held(known.cursor.seq.next(), Alarm::Chain)
     }
 
+    /// Entries between what is known and what came are missing.
+    fn skipped(&mut self, cx: &Ctx, row: &RoomRow, known: Seq) -> Start {
+        if matches!(row.status, Status::Held(..)) {
+            return Start::Wait;
+        }
+        if self.stands_still(cx, row.room, known) {
+            return Start::Held(known.next(), Alarm::Held);
+        }
+        Start::Again
+    }
+
+    /// The hub lives another life.
+    fn restored(&mut self, cx: &Ctx, room: RoomNo, before: LogPlace) -> Start {
+        self.disk.write(move |s| {
+            s.places.retain(|(r, _), _| *r != room);
+            s.bodies.retain(|(r, _)| *r != room);
+        });
+        self.alarm(room, Alarm::Restored);
+        for item in self.memory.outbox.hub_restored(cx.names.room(room)) {
+            self.save_item(&item);
+        }
+        self.stored_commands(|c| c.room == room);
+        self.memory.sent.clear();
+        Start::At(before)
+    }
+
     /// All that was left to get is gone.
-    fn nothing(&mut self, row: &RoomRow, entries: &Entries) -> Start {
+    fn nothing(&mut self, cx: &Ctx, row: &RoomRow, entries: &Entries) -> Start {
         let (Some(known), Some(gap)) = (row.place, entries.gap) else { return Start::Again };
-        if gap.last <= known.cursor.seq || known.cursor.incarnation != entries.incarnation {
+        if gap.last <= known.cursor.seq {
             return Start::Again;
         }
         self.gap(row.room, gap.first, gap.last, gap.reason == GapReason::Expired);
         let chain = entries.prev_chain.unwrap_or(known.chain);
-        Start::At(LogPlace { cursor: Cursor { seq: gap.last, ..known.cursor }, chain })
+        let cursor = Cursor { incarnation: entries.incarnation, seq: gap.last };
+        let place = LogPlace { cursor, chain };
+        if known.cursor.incarnation == entries.incarnation {
+            return Start::At(place);
+        }
+        self.restored(cx, row.room, place)
     }
 
     fn stands_still(&mut self, cx: &Ctx, room: RoomNo, seq: Seq) -> bool {
