@@ -13,7 +13,7 @@ mod handshake;
 mod inbox;
 
 use crypto::Group;
-use protocol::api::{Ack, Body, Entries, Entry, LogRef};
+use protocol::api::{Ack, Body, Entries, Entry, Gap, LogRef};
 use protocol::log::{Chain, Digest, EntryKind};
 use protocol::{Cursor, RoomId, Seq};
 
@@ -275,22 +275,19 @@ async fn start(work: &mut Work<'_>, row: &mut RoomRow, entries: &Entries) -> Res
         return Ok(Start::At(before));
     };
     let next = known.cursor.seq.next();
-    let mut later = true;
-    if let Some(gap) = entries.gap.as_ref().filter(|gap| gap.last >= next) {
-        work.tx.add_gap(row.no, gap.first, gap.last, Some(gap.reason)).await?;
-        work.events.push(Event::gap(row.room.clone(), gap));
+    let gap = entries.gap.as_ref().filter(|gap| gap.last >= next);
+    if let Some(gap) = gap {
+        gone(work, row, gap).await?;
     } else if first > next && row.status == RoomStatus::Joining {
         // It comes in anew, and what lies in between is not for the new leaf.
         work.tx.add_gap(row.no, next, first.prev(), None).await?;
     } else if first > next {
         return Ok(skipped(work, row, known.cursor.seq));
-    } else {
-        later = false;
     }
     if known.cursor.incarnation != entries.incarnation {
         return restored(work, row, before).await;
     }
-    if later {
+    if gap.is_some() || first > next {
         return Ok(Start::At(before));
     }
     // Entries that are known already are counted through once more, so that the chains meet.
@@ -331,14 +328,20 @@ fn skipped(work: &mut Work<'_>, row: &RoomRow, known: Seq) -> Start {
     Start::Held(known.next(), Alarm { kind: AlarmKind::Held, room, device: None, sentence })
 }
 
+/// The node has entries no more that are for this device.
+async fn gone(work: &mut Work<'_>, row: &RoomRow, gap: &Gap) -> Result<()> {
+    work.tx.add_gap(row.no, gap.first, gap.last, Some(gap.reason)).await?;
+    work.events.push(Event::gap(row.room.clone(), gap));
+    Ok(())
+}
+
 /// All that was left to get is gone.
 async fn empty(work: &mut Work<'_>, row: &RoomRow, entries: &Entries) -> Result<Start> {
     let (Some(known), Some(gap)) = (row.place, &entries.gap) else { return Ok(Start::Again) };
     if gap.last <= known.cursor.seq {
         return Ok(Start::Again);
     }
-    work.tx.add_gap(row.no, gap.first, gap.last, Some(gap.reason)).await?;
-    work.events.push(Event::gap(row.room.clone(), gap));
+    gone(work, row, gap).await?;
     let chain = entries.prev_chain.unwrap_or(known.chain);
     let cursor = Cursor { incarnation: entries.incarnation, seq: gap.last };
     let place = LogPlace { cursor, chain };

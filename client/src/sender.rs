@@ -147,13 +147,10 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<Option<Submit>> {
     }
     work.behind.remove(&room);
     let encrypted = group.encrypt(&framed, &*work.world.entropy);
-    if let Err(crypto::Error::Refused(_)) = &encrypted {
-        // Somebody's wish to leave is pending and has to be committed first. Whoever was to do it may have been refused for good.
-        if let Some(at) = command::leave_turn(work, &group, SETTLE_AGAIN)? {
-            command::want_once(work, &row, Action::Settle, at).await?;
-        }
-        postpone(work, id);
-    }
+    let turn = match &encrypted {
+        Err(crypto::Error::Refused(_)) => command::leave_turn(work, &group, SETTLE_AGAIN)?,
+        Ok(_) | Err(_) => None,
+    };
     work.put_group(row.no, group);
     match encrypted {
         Ok(ciphertext) => {
@@ -165,7 +162,13 @@ async fn encrypt(work: &mut Work<'_>, id: SubmitId) -> Result<Option<Submit>> {
             let payload = Payload::Application(ciphertext);
             return Ok(Some(Submit { submit_id: id, room, payload }));
         }
-        Err(crypto::Error::Refused(_)) => {}
+        // Somebody's wish to leave is pending and has to be committed first. Whoever was to do it may have been refused for good.
+        Err(crypto::Error::Refused(_)) => {
+            if let Some(at) = turn {
+                command::want_once(work, &row, Action::Settle, at).await?;
+            }
+            postpone(work, id);
+        }
         Err(e) => {
             tracing::error!(cause = %e, "a message could not be encrypted");
             let refusal = Refusal::because(Code::Internal, format!("It cannot be encrypted: {e}."));

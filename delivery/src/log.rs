@@ -132,7 +132,7 @@ pub fn follow(head: Option<&FollowerHead>, batch: &Batch<'_>, stored: Option<Cha
     let ours = known.head;
     let expected = ours.seq.next();
     if batch.first > expected {
-        // A hub removes what a reader still needs for one reason only.
+        // It is older than the hub keeps: its retention, or, of what we had acknowledged before we were restored, a shorter time.
         let gone = Gap { first: expected, last: batch.first.prev(), reason: GapReason::Expired };
         return match (known.read, batch.rest_gone) {
             (false, _) => append(batch, 0, None),

@@ -68,6 +68,7 @@ struct Facts {
     alarms: Vec<(u8, Alarm)>,
     failed: Vec<(u8, &'static str)>,
     finals: BTreeMap<(u8, u8), Vec<Event>>,
+    members: BTreeSet<(u8, u8)>,
     timelines: BTreeMap<(u8, u8), Vec<Event>>,
     pairs: BTreeMap<u8, Vec<(Place, Place, u64, u64)>>,
     life: BTreeMap<u8, u64>,
@@ -154,6 +155,9 @@ impl Facts {
             Event::Final { device, room, head, .. } => {
                 self.life.insert(*room, head.life);
                 self.finals.entry((*device, *room)).or_default().push(event.clone());
+            }
+            Event::Member { device, room } => {
+                self.members.insert((*device, *room));
             }
             Event::Left { what, whom, count } => {
                 self.left.push((what, *whom, *count));
@@ -279,6 +283,7 @@ impl Facts {
         self.times();
         self.kept_out();
         self.timelines();
+        self.invited();
         self.converged();
         if self.faults.values().sum::<u64>() == 0 {
             self.say("none", "no fault was injected".to_owned());
@@ -414,6 +419,19 @@ impl Facts {
                     "I4",
                     format!("devices {other} and {device} show room {room} differently"),
                 );
+            }
+        }
+    }
+
+    /// Whoever the hub counts as a member knows it: no invitation got lost on its way.
+    fn invited(&mut self) {
+        if self.had(Fault::Expiry) || self.had(Fault::Restore) {
+            return;
+        }
+        let inside = |e: &Event| matches!(e, Event::Final { inside: true, .. });
+        for key in std::mem::take(&mut self.members) {
+            if !self.finals.get(&key).is_some_and(|rounds| rounds.iter().any(inside)) {
+                self.say("I7", format!("device {} does not know it is in room {}", key.0, key.1));
             }
         }
     }

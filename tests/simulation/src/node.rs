@@ -346,5 +346,10 @@ impl Node {
         for (what, whom, count) in notes {
             cx.note(Event::Left { what, whom, count });
         }
+        for (room, group) in &state.groups {
+            for device in group.members.difference(&state.revoked) {
+                cx.note(Event::Member { device: device.0, room: room.0 });
+            }
+        }
     }
 }

@@ -130,7 +130,12 @@ impl Plan {
             let devices = if c.odds(250_000) { 2 } else { 1 };
             homes.extend((0..devices).map(|_| (home, user)));
         }
-        let rooms = if c.odds(300_000) { 2 } else { 1 };
+        // Invitations into one room have to wait for nothing in another.
+        let rooms = match scenario {
+            Scenario::Lives => c.between(2, 5),
+            _ if c.odds(300_000) => 2,
+            _ => 1,
+        };
         let hubs = (0..rooms).map(|_| NodeNo(u8::try_from(c.below(2)).unwrap_or(0))).collect();
         let mut plan = Self {
             seed,
@@ -207,7 +212,7 @@ impl Plan {
             Scenario::BadHandshakes => self.changes = self.changes.max(15),
             Scenario::BadHistory => self.changes = 0,
             Scenario::Lives => {
-                self.changes = 30;
+                self.changes = 60;
                 self.crashes = c.odds(300_000);
             }
             Scenario::Restore => {

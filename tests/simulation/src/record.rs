@@ -101,6 +101,8 @@ pub enum Event {
         authenticator: u64,
         tree: u64,
     },
+    /// At the end: the hub counts a device among a room's members.
+    Member { device: u8, room: u8 },
     /// At the end: something that should be empty is not.
     Left { what: &'static str, whom: u8, count: u64 },
 }

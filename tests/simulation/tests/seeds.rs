@@ -7,7 +7,7 @@ use simulation::world::store_calls;
 
 const SEEDS: u64 = 10_000;
 /// Within so many seeds every planted bug must be caught.
-const CAUGHT_WITHIN: u64 = 10_000;
+const CAUGHT_WITHIN: u64 = 4_000;
 
 #[test]
 fn ten_thousand_seeds_break_no_rule() {

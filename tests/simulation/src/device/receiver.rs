@@ -107,20 +107,18 @@ impl Device {
         };
         let Some(known) = row.place else { return Start::At(before) };
         let next = known.cursor.seq.next();
-        let mut later = true;
-        if let Some(gap) = entries.gap.filter(|gap| gap.last >= next) {
+        let gap = entries.gap.filter(|gap| gap.last >= next);
+        if let Some(gap) = gap {
             self.gap(room, gap.first, gap.last, gap.reason == GapReason::Expired);
         } else if first > next && row.status == Status::Joining {
             self.gap(room, next, first.prev(), false);
         } else if first > next && !cx.bug(Bug::GapSkipped) {
             return self.skipped(cx, row, known.cursor.seq);
-        } else {
-            later = first > next;
         }
         if known.cursor.incarnation != entries.incarnation {
             return self.restored(cx, room, before);
         }
-        if later {
+        if gap.is_some() || first > next {
             return Start::At(before);
         }
         let mut chain = before.chain;
