@@ -30,9 +30,12 @@ enum Fate {
 /// Ours only.
 pub(super) async fn apply(work: &mut Work<'_>, entries: Entries) -> Result<Taken> {
     let incarnation = entries.incarnation;
-    let known = work.tx.inbox().await?.filter(|c| c.incarnation == incarnation);
+    let reached = work.tx.inbox().await?;
     let first = entries.entries.first().map_or(Seq::new(0), |e| e.seq.prev());
-    let mut cursor = known.unwrap_or(Cursor { incarnation, seq: first });
+    // It begins with 1; in another life of the node it goes on no later than where it was in the last one.
+    let begin = first.min(reached.map_or(Seq::new(0), |c| c.seq));
+    let known = reached.filter(|c| c.incarnation == incarnation);
+    let mut cursor = known.unwrap_or(Cursor { incarnation, seq: begin });
     let mut taken = Taken::default();
     if let Some(gap) = entries.gap.filter(|gap| gap.last > cursor.seq) {
         lost(work, &gap).await?;

@@ -303,6 +303,23 @@ async fn what_comes_after_an_invitation_that_has_to_wait_does_not_overtake_it() 
 }
 
 #[tokio::test]
+async fn an_inbox_begins_with_its_first_item_whatever_comes_first() {
+    let (mut hub, mut ana, _, room) = pair(52).await;
+    let mut cy = Device::new(&mut hub, "cy").await;
+    let other = ana.create().await;
+    for room in [&room, &other] {
+        ana.want(room, Action::Add(cy.id.user())).await;
+        settle(&mut hub, &mut [&mut ana]).await;
+    }
+    let second = hub.entries(&cy.id, &LogRef::Inbox, 1, 64).unwrap();
+    assert!(!cy.take(second, true).await, "the first would never be taken in");
+    settle(&mut hub, &mut [&mut ana, &mut cy]).await;
+    for room in [&room, &other] {
+        assert_eq!(cy.status(room).await, RoomStatus::Active);
+    }
+}
+
+#[tokio::test]
 async fn a_removed_device_acknowledges_its_end_again_when_that_got_lost() {
     let (mut hub, mut ana, mut bo, room) = pair(49).await;
     ana.want(&room, Action::Remove(bo.id.user())).await;

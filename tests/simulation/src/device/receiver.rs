@@ -524,9 +524,11 @@ impl Device {
         items: Vec<(Seq, Rc<Item>)>,
         gap: Option<Gap>,
     ) {
-        let known = self.rows().inbox.filter(|c| c.incarnation == incarnation);
+        let reached = self.rows().inbox;
         let first = items.first().map_or(Seq::new(0), |(seq, _)| seq.prev());
-        let mut cursor = known.unwrap_or(Cursor { incarnation, seq: first });
+        let begin = first.min(reached.map_or(Seq::new(0), |c| c.seq));
+        let known = reached.filter(|c| c.incarnation == incarnation);
+        let mut cursor = known.unwrap_or(Cursor { incarnation, seq: begin });
         let last = items.last().map(|(seq, _)| *seq);
         let mut rewinds = Vec::new();
         if let Some(gap) = gap.filter(|gap| gap.last > cursor.seq) {
