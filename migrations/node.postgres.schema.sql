@@ -30,11 +30,16 @@ CREATE TABLE entry (
     digest BYTEA NOT NULL,
     chain BYTEA NOT NULL,
     note BYTEA,
+    origin TEXT,
+    submit_key BYTEA,
+    submitted BYTEA,
     CONSTRAINT entry_chain_check CHECK ((length(chain) = 32)),
     CONSTRAINT entry_digest_check CHECK ((length(digest) = 32)),
     CONSTRAINT entry_log_id_fkey FOREIGN KEY (log_id) REFERENCES log(id),
-    CONSTRAINT entry_pkey PRIMARY KEY (log_id, seq)
+    CONSTRAINT entry_pkey PRIMARY KEY (log_id, seq),
+    CONSTRAINT entry_submitted_check CHECK ((length(submitted) = 32))
 );
+CREATE INDEX entry_by_submit_key ON public.entry USING btree (submit_key) WHERE (submit_key IS NOT NULL);
 
 CREATE TABLE gap (
     log_id BIGINT NOT NULL,

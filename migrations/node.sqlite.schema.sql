@@ -27,8 +27,13 @@ CREATE TABLE entry (
     digest BLOB NOT NULL CHECK (length(digest) = 32),      -- PROTOCOL §4.3
     chain  BLOB NOT NULL CHECK (length(chain) = 32),       -- the chain at this entry
     note   BLOB,                                           -- what goes with it to followers: changes of members, the bundle's signature
+    origin TEXT,                                           -- who handed it in here: a device, or the domain of a peer; absent in other logs than rooms
+    submit_key BLOB,                                       -- as in submission
+    submitted BLOB CHECK (length(submitted) = 32),         -- as submission.digest
     PRIMARY KEY (log_id, seq)
 ) STRICT;
+
+CREATE INDEX entry_by_submit_key ON entry (submit_key) WHERE submit_key IS NOT NULL;
 
 CREATE TABLE gap (
     log_id INTEGER NOT NULL REFERENCES log (id),

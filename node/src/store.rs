@@ -42,6 +42,7 @@ pub mod links;
 pub mod logs;
 pub mod members;
 mod migrate;
+mod packed;
 pub mod peers;
 mod placing;
 mod pools;
@@ -255,12 +256,12 @@ where
     E: From<StoreError>,
 {
     let scene = submissions::scene(tx, &key, &sender).await?;
-    let (entry, submission, answer) = match decide(scene.as_ref())? {
+    let (entry, digest, answer) = match decide(scene.as_ref())? {
         Decision::Known(answer) => return Ok(answer),
-        Decision::Place { entry, submission, answer } => (entry, submission, answer),
+        Decision::Place { entry, digest, answer } => (entry, digest, answer),
     };
-    let log = scene.ok_or(StoreError::Conflict { table: "room" })?.log.id;
-    submissions::place(tx, log, &entry, &key, &submission).await?;
+    let log = scene.ok_or(StoreError::Conflict { table: "room" })?.log;
+    submissions::place(tx, log, std::slice::from_ref(&entry), &key, &digest).await?;
     tx.wake(Wake::Log(log));
     Ok(answer)
 }

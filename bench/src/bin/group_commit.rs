@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Parser;
 use node::store::logs::{self, Entry, LogName, Start};
 use node::store::rooms::{self, Room};
-use node::store::submissions::{Key, Scene, State, Submission};
+use node::store::submissions::{Key, Scene};
 use node::store::{Decision, Location, Options, Store, StoreError, Tx, identity, members};
 use protocol::api::Accepted;
 use protocol::log::{Chain, Digest, EntryKind};
@@ -194,14 +194,13 @@ async fn submit_until(
 /// What the node decides about a message.
 fn decide(scene: Option<&Scene>) -> Result<Decision<Accepted>, StoreError> {
     let scene = scene.filter(|s| s.inside && s.prior.is_none());
-    let log = &scene.ok_or(StoreError::Conflict { table: "room" })?.log;
+    let room = scene.ok_or(StoreError::Conflict { table: "room" })?.head;
     let body = vec![0x5a; BODY_BYTES];
     let digest = Digest::of_bytes(&body);
-    let at = Timestamp::from_ms(log.last_at.ms() + 1);
-    let head = delivery::log::Head { seq: log.head, chain: log.chain };
+    let at = Timestamp::from_ms(room.last_at.ms() + 1);
+    let head = delivery::log::Head { seq: room.head, chain: room.chain };
     let placed = head.append(EntryKind::Application, at, &body);
-    let place = Cursor { incarnation: log.incarnation, seq: placed.seq };
+    let place = Cursor { incarnation: room.incarnation, seq: placed.seq };
     let answer = Accepted { place, at, chain: placed.chain };
-    let submission = Submission { digest, state: State::Accepted(answer), created: at };
-    Ok(Decision::Place { entry: Entry::new(&placed, body, None), submission, answer })
+    Ok(Decision::Place { entry: Entry::new(&placed, body, None), digest, answer })
 }

@@ -37,8 +37,13 @@ CREATE TABLE entry (
     digest BLOB NOT NULL CHECK (length(digest) = 32),      -- PROTOCOL §4.3
     chain  BLOB NOT NULL CHECK (length(chain) = 32),       -- the chain at this entry
     note   BLOB,                                           -- what goes with it to followers: changes of members, the bundle's signature
+    origin TEXT,                                           -- who handed it in here: a device, or the domain of a peer; absent in other logs than rooms
+    submit_key BLOB,                                       -- as in submission
+    submitted BLOB CHECK (length(submitted) = 32),         -- as submission.digest
     PRIMARY KEY (log_id, seq)
 ) STRICT;
+-- A hub remembers a submission with its entry. A SubmitId begins with the time: new ones lie side by side.
+CREATE INDEX entry_by_submit_key ON entry (submit_key) WHERE submit_key IS NOT NULL;
 
 -- Entries that this node will never have, inside what it has. PROTOCOL §4.6.
 CREATE TABLE gap (
@@ -184,7 +189,8 @@ CREATE TABLE keypackage (
 CREATE INDEX keypackage_by_device ON keypackage (device, suite, last_resort, claimed_ms);
 CREATE INDEX keypackage_by_expiry ON keypackage (not_after_ms);
 
--- What was answered to whom, so that a repetition gets the same answer. PROTOCOL §5.1 and §5.2.
+-- What was answered to whom, so that a repetition gets the same answer, where no entry says it: what waits for a foreign hub or was handed
+-- over to it, and what had its place in an entry that is gone. PROTOCOL §5.1 and §5.2.
 CREATE TABLE submission (
     origin      TEXT NOT NULL,    -- a device, or the domain of a peer
     room        TEXT NOT NULL,

@@ -12,7 +12,7 @@ use crate::error::Outcome;
 use crate::store::Decision;
 use crate::store::logs::{Entry, Log};
 use crate::store::rooms::Room;
-use crate::store::submissions::{Scene, State, Submission};
+use crate::store::submissions::Scene;
 
 /// An application message whose framing was checked, and who must be in the room for it.
 pub(crate) struct Application {
@@ -96,17 +96,14 @@ fn decide(
     let now = app.now();
     let what = What::Application(&message.message);
     let event = Event { digest: origin.digest, epoch: message.epoch, what };
-    let head = head(&scene.log, &scene.room);
-    let admitted = match admit(&head, prior.as_ref(), &event, now)? {
+    let admitted = match admit(&scene.head, prior.as_ref(), &event, now)? {
         Admission::Again(known) => return Ok(Decision::Known(known)),
         Admission::New(admitted) => admitted,
     };
-    let accepted = admitted.accepted();
-    let state = State::Accepted(accepted);
     Ok(Decision::Place {
         entry: Entry::new(&admitted.entry, message.message, None),
-        submission: Submission { digest: origin.digest, state, created: now },
-        answer: Known::Accepted(accepted),
+        digest: origin.digest,
+        answer: Known::Accepted(admitted.accepted()),
     })
 }
 

@@ -21,8 +21,8 @@ use crate::error::{Error, Outcome, Stop};
 use crate::store::logs::{self, Entry, LogId, LogName};
 use crate::store::readers::Reader;
 use crate::store::rooms;
-use crate::store::submissions::State;
-use crate::store::{Tx, Wake};
+use crate::store::submissions;
+use crate::store::{StoreError, Tx, Wake};
 
 /// A handshake whose framing was checked.
 pub(crate) struct Handed {
@@ -255,12 +255,17 @@ impl Write<'_> {
             let note = Note::of_welcome(tree, abroad.into_iter().collect());
             entries.push(Entry::new(place, welcome.message.clone(), note.encode()));
         }
-        logs::append(tx, self.log, &entries).await?;
+        self.append(tx, &entries).await?;
         let state = applied.group.to_bytes();
         let moved = rooms::next_epoch(tx, self.log, self.on.epoch, &state).await?;
         rooms::clear_proposals(tx, self.log, self.on.epoch.next()).await?;
         self.propose_again(tx, admitted.head_after, again).await?;
-        self.accepted(tx, moved, admitted.accepted()).await
+        self.accepted(tx, moved, admitted.accepted())
+    }
+
+    /// Appends what the submission leads to, and remembers it.
+    async fn append(&self, tx: &mut Tx, entries: &[Entry]) -> Result<(), StoreError> {
+        submissions::place(tx, self.log, entries, &self.origin.key, &self.origin.digest).await
     }
 
     /// What the hub proposes again, right after the join that could not carry it.
@@ -312,19 +317,18 @@ impl Write<'_> {
             entries.push(Entry::new(&admitted.entry, message.clone(), None));
         }
         unchanged(tx, &self.handed.room, &self.on).await?;
-        logs::append(tx, self.log, &entries).await?;
+        self.append(tx, &entries).await?;
         self.pend(tx, self.on.epoch, entries).await?;
         let state = proposed.group.to_bytes();
         let saved = rooms::save_group(tx, self.log, self.on.epoch, &state).await?;
-        self.accepted(tx, saved, first.ok_or(Code::Malformed)?).await
+        self.accepted(tx, saved, first.ok_or(Code::Malformed)?)
     }
 
     /// `moved` says whether the room was still at the epoch that was worked on.
-    async fn accepted(&self, tx: &mut Tx, moved: bool, accepted: Accepted) -> Outcome<Known> {
+    fn accepted(&self, tx: &mut Tx, moved: bool, accepted: Accepted) -> Outcome<Known> {
         if !moved {
             return Err(Refusal::new(Code::WrongEpoch).at_epoch(self.head.epoch).into());
         }
-        self.origin.record(tx, State::Accepted(accepted), self.app.now()).await?;
         tx.wake(Wake::Log(self.log));
         Ok(Known::Accepted(accepted))
     }

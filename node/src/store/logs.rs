@@ -10,6 +10,7 @@ use super::row::{
     Column, change_all, change_optional, execute, fetch_all, fetch_one, fetch_optional, int, limit,
     ms, row,
 };
+use super::submissions::Key;
 use super::{Inner, StoreError, Tx};
 
 /// A log's number in this database.
@@ -290,6 +291,16 @@ impl TryFrom<EntryRow> for Entry {
 /// # Errors
 /// [`StoreError::Conflict`] when the first is not the one after the head; when the database fails.
 pub async fn append(tx: &mut Tx, log: LogId, entries: &[Entry]) -> Result<(), StoreError> {
+    append_submitted(tx, log, entries, None).await
+}
+
+/// The same; the first of them is what was handed in under that key with that digest.
+pub(super) async fn append_submitted(
+    tx: &mut Tx,
+    log: LogId,
+    entries: &[Entry],
+    mut submitted: Option<(&Key, &Digest)>,
+) -> Result<(), StoreError> {
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
     let bytes: usize = entries.iter().map(|e| e.body.as_ref().map_or(0, Vec::len)).sum();
     let moved = execute!(
@@ -310,16 +321,22 @@ pub async fn append(tx: &mut Tx, log: LogId, entries: &[Entry]) -> Result<(), St
         if entry.seq != expected {
             return Err(StoreError::Conflict { table: "entry" });
         }
-        insert(tx, log, entry).await?;
+        insert(tx, log, entry, submitted.take()).await?;
         expected = expected.next();
     }
     Ok(())
 }
 
-async fn insert(tx: &mut Tx, log: LogId, entry: &Entry) -> Result<(), StoreError> {
+async fn insert(
+    tx: &mut Tx,
+    log: LogId,
+    entry: &Entry,
+    submitted: Option<(&Key, &Digest)>,
+) -> Result<(), StoreError> {
     execute!(
         tx,
-        "INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain, note) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain, note, origin, submit_key, submitted) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         log.0,
         int(entry.seq.get()),
         ms(entry.at),
@@ -327,7 +344,10 @@ async fn insert(tx: &mut Tx, log: LogId, entry: &Entry) -> Result<(), StoreError
         entry.body.as_deref(),
         entry.digest.as_bytes().as_slice(),
         entry.chain.as_bytes().as_slice(),
-        entry.note.as_deref()
+        entry.note.as_deref(),
+        submitted.map(|(key, _)| key.origin.as_str()),
+        submitted.map(|(key, _)| key.bytes.as_slice()),
+        submitted.map(|(_, digest)| digest.as_bytes().as_slice())
     )?;
     Ok(())
 }
@@ -525,7 +545,7 @@ pub struct Trimmed {
     pub bytes: u64,
 }
 
-/// Removes the entries up to `last`, which nobody may need any more.
+/// Removes the entries up to `last`, which nobody may need any more; of a room, after [`super::submissions::outlive`].
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when somebody else trimmed the log meanwhile; when the database fails.

@@ -1,12 +1,18 @@
 //! What was answered to whom, so that a repetition gets the same answer. PROTOCOL §5.1 and §5.2.
+//!
+//! | a submission that | is remembered |
+//! |---|---|
+//! | has its place in a room of this node | with its entry: a message costs one row |
+//! | had it, and the entry is gone | in the table `submission`, by [`outlive`] |
+//! | waits for a foreign hub, or was handed over to it | in the table `submission` |
 
+use delivery::room::RoomHead;
 use protocol::api::Accepted;
 use protocol::log::{Chain, Digest};
-use protocol::{Cursor, Incarnation, RoomId, SubmitId, Timestamp};
+use protocol::{Cursor, Epoch, Incarnation, RoomId, Seq, SubmitId, Timestamp};
 
-use super::logs::{self, Entry, Log, LogId, LogName, LogRow};
+use super::logs::{self, Entry, LogId, LogName};
 use super::readers::Reader;
-use super::rooms::{Room, RoomRow};
 use super::row::{Column, execute, fetch_one, fetch_optional, int, limit, ms, row};
 use super::{Inner, StoreError, Tx};
 
@@ -51,12 +57,12 @@ pub struct Submission {
     pub digest: Digest,
     /// How far it got.
     pub state: State,
-    /// When it came.
+    /// When it came; of one with a place here, the time of its place.
     pub created: Timestamp,
 }
 
 row! {
-    struct SubmissionRow {
+    pub(super) struct SubmissionRow {
         digest: Vec<u8>, state: String, incarnation: Option<Vec<u8>>, seq: Option<i64>, at_ms: Option<i64>,
         chain: Option<Vec<u8>>, created_ms: i64,
     }
@@ -89,12 +95,12 @@ impl TryFrom<SubmissionRow> for Submission {
 }
 
 /// All that a hub must know to give an application message its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scene {
     /// The room's log, held for the change as by [`logs::lock`].
-    pub log: Log,
-    /// The room.
-    pub room: Room,
+    pub log: LogId,
+    /// The room as it stands.
+    pub head: RoomHead,
     /// What is remembered of the same submission.
     pub prior: Option<Submission>,
     /// Whether the sender is in the room.
@@ -102,61 +108,28 @@ pub struct Scene {
 }
 
 row! {
-    pub(super) struct SceneRow {
-        id: i64, kind: String, name: String, hub: String, incarnation: Vec<u8>, head: i64, tail: i64, chain: Vec<u8>,
-        tail_chain: Vec<u8>, last_at_ms: i64, bytes: i64, suite: i64, epoch: i64, room_created_ms: i64,
-        inside: i64, digest: Option<Vec<u8>>, state: Option<String>, place_incarnation: Option<Vec<u8>>, place_seq: Option<i64>,
-        place_at_ms: Option<i64>, place_chain: Option<Vec<u8>>, submission_created_ms: Option<i64>,
+    pub(super) struct HeadRow {
+        id: i64, head: i64, chain: Vec<u8>, last_at_ms: i64, incarnation: Vec<u8>, epoch: i64,
     }
 }
 
-impl TryFrom<SceneRow> for Scene {
+impl TryFrom<HeadRow> for (LogId, RoomHead) {
     type Error = StoreError;
-    fn try_from(r: SceneRow) -> Result<Self, StoreError> {
-        let room = RoomRow {
-            log_id: r.id,
-            uri: r.name.clone(),
-            hub: r.hub.clone(),
-            suite: r.suite,
-            epoch: r.epoch,
-            created_ms: r.room_created_ms,
+    fn try_from(r: HeadRow) -> Result<Self, StoreError> {
+        let incarnation = Column("log", "incarnation").bytes(&r.incarnation)?;
+        let head = RoomHead {
+            incarnation: Incarnation::from_bytes(incarnation),
+            head: Column("log", "head").seq(r.head)?,
+            chain: Chain::from_bytes(Column("log", "chain").bytes(&r.chain)?),
+            last_at: Column("log", "last_at_ms").time(r.last_at_ms)?,
+            epoch: Epoch::new(Column("room", "epoch").number(r.epoch)?),
         };
-        let log = LogRow {
-            id: r.id,
-            kind: r.kind,
-            name: r.name,
-            hub: r.hub,
-            incarnation: r.incarnation,
-            head: r.head,
-            tail: r.tail,
-            chain: r.chain,
-            tail_chain: r.tail_chain,
-            last_at_ms: r.last_at_ms,
-            bytes: r.bytes,
-        };
-        let prior = match (r.digest, r.state, r.submission_created_ms) {
-            (Some(digest), Some(state), Some(created_ms)) => Some(SubmissionRow {
-                digest,
-                state,
-                incarnation: r.place_incarnation,
-                seq: r.place_seq,
-                at_ms: r.place_at_ms,
-                chain: r.place_chain,
-                created_ms,
-            }),
-            _ => None,
-        };
-        Ok(Self {
-            log: log.try_into()?,
-            room: room.try_into()?,
-            prior: prior.map(TryInto::try_into).transpose()?,
-            inside: r.inside != 0,
-        })
+        Ok((LogId::new(r.id), head))
     }
 }
 
-/// Looks at the room that this node orders and that `key` names, and at the same submission, in one go: this is the hot path, and each
-/// statement costs a round trip. `sender` is the URI of a device, or of a user when the device is not known. Nothing when there is no such room.
+/// Looks at the room that this node orders and that `key` names, and at the same submission. `sender` is the URI of a device, or of a user
+/// when the device is not known. Nothing when there is no such room.
 ///
 /// # Errors
 /// When the database fails.
@@ -165,25 +138,24 @@ pub async fn scene(tx: &mut Tx, key: &Key, sender: &str) -> Result<Option<Scene>
     if matches!(tx.inner, Inner::Postgres(_)) {
         logs::lock(tx, &LogName::Room(key.room.clone())).await?;
     }
-    fetch_optional!(
+    let found = fetch_optional!(
         tx,
-        SceneRow,
-        "SELECT l.id, l.kind, l.name, l.hub, l.incarnation, l.head, l.tail, l.chain, l.tail_chain, l.last_at_ms, l.bytes, \
-         r.suite, r.epoch, r.created_ms AS room_created_ms, \
-         CAST(CASE WHEN EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id AND m.device = $4) \
-         OR EXISTS (SELECT 1 FROM member m WHERE m.user_id = $4 AND m.log_id = l.id) THEN 1 ELSE 0 END AS BIGINT) AS inside, \
-         s.digest, s.state, s.incarnation AS place_incarnation, s.seq AS place_seq, s.at_ms AS place_at_ms, s.chain AS place_chain, \
-         s.created_ms AS submission_created_ms \
-         FROM log l JOIN room r ON r.log_id = l.id \
-         LEFT JOIN submission s ON s.origin = $2 AND s.room = l.name AND s.submit_key = $3 \
+        HeadRow,
+        "SELECT l.id, l.head, l.chain, l.last_at_ms, l.incarnation, r.epoch FROM log l JOIN room r ON r.log_id = l.id \
          WHERE l.kind = 'room' AND l.name = $1",
-        key.room.as_str(),
-        key.origin.as_str(),
-        key.bytes.as_slice(),
+        key.room.as_str()
+    )?;
+    let Some(found) = found else { return Ok(None) };
+    let (log, head) = found.try_into()?;
+    let (inside,) = fetch_one!(
+        tx,
+        (i64,),
+        "SELECT CAST(CASE WHEN EXISTS (SELECT 1 FROM member m WHERE m.log_id = $1 AND m.device = $2) \
+         OR EXISTS (SELECT 1 FROM member m WHERE m.user_id = $2 AND m.log_id = $1) THEN 1 ELSE 0 END AS BIGINT)",
+        log.get(),
         sender
-    )?
-    .map(TryInto::try_into)
-    .transpose()
+    )?;
+    Ok(Some(Scene { log, head, prior: find(tx, key).await?, inside: inside != 0 }))
 }
 
 /// What is remembered under `key`.
@@ -194,7 +166,10 @@ pub async fn find(tx: &mut Tx, key: &Key) -> Result<Option<Submission>, StoreErr
     fetch_optional!(
         tx,
         SubmissionRow,
-        "SELECT digest, state, incarnation, seq, at_ms, chain, created_ms FROM submission WHERE origin = $1 AND room = $2 AND submit_key = $3",
+        "SELECT e.submitted AS digest, 'accepted' AS state, l.incarnation, e.seq, e.at_ms, e.chain, e.at_ms AS created_ms \
+         FROM entry e JOIN log l ON l.id = e.log_id WHERE e.submit_key = $3 AND e.origin = $1 AND l.kind = 'room' AND l.name = $2 \
+         UNION ALL SELECT digest, state, incarnation, seq, at_ms, chain, created_ms FROM submission \
+         WHERE origin = $1 AND room = $2 AND submit_key = $3 LIMIT 1",
         key.origin.as_str(),
         key.room.as_str(),
         key.bytes.as_slice()
@@ -230,24 +205,45 @@ pub async fn record(tx: &mut Tx, key: &Key, submission: &Submission) -> Result<b
     Ok(recorded > 0)
 }
 
-/// Appends the one entry of a submission and remembers its place, after [`scene`].
+/// Appends what a submission leads to, of which the first entry is its own, after [`scene`] or [`find`]: from then on it is remembered.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when the entry is not the one after the head, or something is remembered under `key` already; when the database
-/// fails. Nothing of it may stay then: the job must fail.
+/// [`StoreError::Conflict`] when the first entry is not the one after the head, or something is remembered under `key` already; when the
+/// database fails. Nothing of it may stay then: the job must fail.
 pub async fn place(
     tx: &mut Tx,
     log: LogId,
-    entry: &Entry,
+    entries: &[Entry],
     key: &Key,
-    submission: &Submission,
+    digest: &Digest,
 ) -> Result<(), StoreError> {
-    logs::append(tx, log, std::slice::from_ref(entry)).await?;
-    if record(tx, key, submission).await? {
-        Ok(())
-    } else {
-        Err(StoreError::Conflict { table: "submission" })
+    if find(tx, key).await?.is_some() {
+        return Err(StoreError::Conflict { table: "submission" });
     }
+    logs::append_submitted(tx, log, entries, Some((key, digest))).await
+}
+
+/// Remembers by themselves the submissions since `since` that are remembered with the entries of `log` up to `last`: before those go.
+///
+/// # Errors
+/// When the database fails.
+pub async fn outlive(
+    tx: &mut Tx,
+    log: LogId,
+    last: Seq,
+    since: Timestamp,
+) -> Result<(), StoreError> {
+    execute!(
+        tx,
+        "INSERT INTO submission (origin, room, submit_key, digest, state, incarnation, seq, at_ms, chain, created_ms) \
+         SELECT e.origin, l.name, e.submit_key, e.submitted, 'accepted', l.incarnation, e.seq, e.at_ms, e.chain, e.at_ms \
+         FROM entry e JOIN log l ON l.id = e.log_id \
+         WHERE e.log_id = $1 AND e.seq <= $2 AND e.at_ms >= $3 AND e.submit_key IS NOT NULL ON CONFLICT DO NOTHING",
+        log.get(),
+        int(last.get()),
+        ms(since)
+    )?;
+    Ok(())
 }
 
 /// What one device has waiting for foreign hubs.

@@ -3,7 +3,7 @@
 use delivery::log::Head;
 use node::store::logs::{self, Bodies, Entry, LogName};
 use node::store::rooms::{self, Room};
-use node::store::submissions::{self, Key, Scene, State, Submission};
+use node::store::submissions::{self, Key, Scene, State};
 use node::store::{Decision, Location, LogId, Store, StoreError, Tx, Wake, members, readers};
 use protocol::api::Accepted;
 use protocol::log::{Digest, EntryKind};
@@ -53,17 +53,13 @@ fn decide(scene: Option<&Scene>, body: Vec<u8>) -> Result<Decision<Accepted>, St
         let State::Accepted(accepted) = prior.state else { panic!("{prior:?}") };
         return Ok(Decision::Known(accepted));
     }
-    let time = scene.log.last_at.after(std::time::Duration::from_millis(1));
-    let head = Head { seq: scene.log.head, chain: scene.log.chain };
+    let time = scene.head.last_at.after(std::time::Duration::from_millis(1));
+    let head = Head { seq: scene.head.head, chain: scene.head.chain };
     let placed = head.append(EntryKind::Application, time, &body);
-    let place = Cursor { incarnation: scene.log.incarnation, seq: placed.seq };
+    let place = Cursor { incarnation: scene.head.incarnation, seq: placed.seq };
     let answer = Accepted { place, at: time, chain: placed.chain };
-    let submission = Submission {
-        digest: Digest::of_bytes(&body),
-        state: State::Accepted(answer),
-        created: at(9),
-    };
-    Ok(Decision::Place { entry: Entry::new(&placed, body, Some(vec![1])), submission, answer })
+    let digest = Digest::of_bytes(&body);
+    Ok(Decision::Place { entry: Entry::new(&placed, body, Some(vec![1])), digest, answer })
 }
 
 type Placed = tokio::task::JoinHandle<Result<Accepted, Stop>>;
@@ -115,8 +111,10 @@ async fn messages_that_arrive_together_get_gapless_places_in_their_rooms() {
                 let stored =
                     read!(store, tx => logs::entry(tx, log, answer.place.seq).await).unwrap();
                 assert_eq!((stored.body, stored.at), (Some(vec![n; 16]), answer.at));
-                let prior = read!(store, tx => submissions::find(tx, &key(room(name), n)).await);
-                assert_eq!(prior.unwrap().state, State::Accepted(*answer));
+                let prior =
+                    read!(store, tx => submissions::find(tx, &key(room(name), n)).await).unwrap();
+                assert_eq!(prior.state, State::Accepted(*answer));
+                assert_eq!(prior.digest, Digest::of_bytes(&[n; 16]));
             }
         }
         store.close().await;
@@ -169,8 +167,8 @@ async fn a_refused_message_does_not_touch_the_others() {
         };
         let outside = spawn("eve/1", Scene::clone);
         let misplaced = spawn("ana/1", |s| {
-            let mut s = s.clone();
-            s.log.head = seq(40);
+            let mut s = *s;
+            s.head.head = seq(40);
             s
         });
         let bug = spawn("ana/1", |_| panic!("a bug"));
@@ -203,7 +201,7 @@ async fn a_damaged_room_does_not_touch_messages_to_others() {
     let Location::Sqlite(file) = &db.location else { panic!("{:?}", db.location) };
     let mut raw =
         sqlx::SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
-    raw.execute("UPDATE log SET hub = 'not a domain' WHERE name LIKE '%y'").await.unwrap();
+    raw.execute("UPDATE log SET last_at_ms = -1 WHERE name LIKE '%y'").await.unwrap();
     let (go, held) = hold(&store).await;
     let first = place(&store, key(room("x"), 1));
     let damaged = place(&store, key(room("y"), 1));
@@ -213,7 +211,7 @@ async fn a_damaged_room_does_not_touch_messages_to_others() {
     held.await.unwrap();
     first.await.unwrap().unwrap();
     let Stop::Store(text) = damaged.await.unwrap().unwrap_err() else { panic!() };
-    assert_eq!(text, "the table log holds a broken hub");
+    assert_eq!(text, "the table log holds a broken last_at_ms");
     assert_eq!(last.await.unwrap().unwrap().place.seq, seq(2));
     assert_eq!(read!(store, tx => logs::get(tx, good).await).head, seq(2));
     store.close().await;
@@ -241,7 +239,7 @@ async fn a_message_sees_what_a_job_of_its_batch_did() {
                 let sender = device("ana/1").to_string();
                 store
                     .place::<_, StoreError, _>(key(room("x"), 1), sender, |s| {
-                        Ok(Decision::Known(s.unwrap().room.epoch))
+                        Ok(Decision::Known(s.unwrap().head.epoch))
                     })
                     .await
             })

@@ -1,5 +1,6 @@
 //! Submissions and peers.
 
+use delivery::room::RoomHead;
 use node::store::logs::{self, LogName};
 use node::store::peers::{self, Peer, PeerState};
 use node::store::readers::{self, Reader};
@@ -81,8 +82,15 @@ async fn the_hot_path_sees_and_stores_what_the_single_functions_do() {
         };
         let ana = device("ana/1");
         let found = scene(key(1), ana.to_string()).await.unwrap();
-        assert_eq!(found.log, read!(store, tx => logs::get(tx, log).await));
-        assert_eq!(Some(found.room), read!(store, tx => rooms::find(tx, &room("x")).await));
+        let row = read!(store, tx => logs::get(tx, log).await);
+        let head = RoomHead {
+            incarnation: row.incarnation,
+            head: row.head,
+            chain: row.chain,
+            last_at: row.last_at,
+            epoch: Epoch::new(6),
+        };
+        assert_eq!((found.log, found.head), (log, head));
         assert_eq!((found.prior, found.inside), (None, true));
         let elsewhere = Key { room: room("y"), ..key(1) };
         assert_eq!(scene(elsewhere, ana.to_string()).await, None);
@@ -95,11 +103,11 @@ async fn the_hot_path_sees_and_stores_what_the_single_functions_do() {
         }
 
         let place = async |n: u64, k: u8| {
-            let submission = submission(accepted(n), 8);
+            let digest = Digest::of_bytes(b"body");
             store
                 .write::<_, StoreError, _>(move |tx| {
                     Box::pin(async move {
-                        submissions::place(tx, log, &entry(n, 30), &key(k), &submission).await
+                        submissions::place(tx, log, &[entry(n, 30)], &key(k), &digest).await
                     })
                 })
                 .await
@@ -109,7 +117,9 @@ async fn the_hot_path_sees_and_stores_what_the_single_functions_do() {
         assert_eq!((after.head, after.bytes, after.chain, after.last_at), (seq(4), 60, chain(4), at(40)));
         assert_eq!(read!(store, tx => logs::entry(tx, log, seq(4)).await), Some(entry(4, 30)));
         let prior = read!(store, tx => submissions::find(tx, &key(1)).await);
-        assert_eq!(prior, Some(submission(accepted(4), 8)));
+        let here = Cursor { incarnation: row.incarnation, seq: seq(4) };
+        let accepted = Accepted { place: here, at: at(40), chain: chain(4) };
+        assert_eq!(prior, Some(submission(State::Accepted(accepted), 40)));
         assert_eq!(scene(key(1), ana.to_string()).await.unwrap().prior, prior);
         for (n, k) in [(4, 2), (6, 2), (5, 1)] {
             let refused = place(n, k).await;
@@ -117,6 +127,26 @@ async fn the_hot_path_sees_and_stores_what_the_single_functions_do() {
             assert_eq!(read!(store, tx => logs::get(tx, log).await), after, "{n} {k}");
         }
         place(5, 2).await.unwrap();
+
+        // The entry goes, the answer stays.
+        place(6, 3).await.unwrap();
+        write!(store, tx => {
+            let row = logs::get(tx, log).await?;
+            submissions::outlive(tx, log, seq(5), at(41)).await?;
+            logs::trim(tx, &row, seq(5)).await
+        });
+        let remembered = async |k| {
+            read!(store, tx => submissions::find(tx, &key(k)).await).map(|found| match found.state {
+                State::Accepted(accepted) => (accepted.place.seq, accepted.chain, found.digest),
+                State::Stored => panic!("{found:?}"),
+            })
+        };
+        let digest = Digest::of_bytes(b"body");
+        assert_eq!(remembered(1).await, None, "handed in before");
+        assert_eq!(remembered(2).await, Some((seq(5), chain(5), digest)));
+        assert_eq!(remembered(3).await, Some((seq(6), chain(6), digest)));
+        assert_eq!(scene(key(2), ana.to_string()).await.unwrap().prior.unwrap().digest, digest);
+        assert!(matches!(place(7, 2).await, Err(StoreError::Conflict { .. })));
         store.close().await;
     })
     .await;
