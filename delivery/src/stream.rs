@@ -54,6 +54,12 @@ impl Stream {
         self.put(log, Served { reader, ends, sent });
     }
 
+    /// The next hole in `log`, as it was last told.
+    #[must_use]
+    pub fn hole(&self, log: &LogRef) -> Option<Gap> {
+        self.logs.get(log).and_then(|served| served.ends.hole)
+    }
+
     /// Everything up to `sent`, gaps included, is on the wire.
     pub fn sent(&mut self, log: &LogRef, sent: Seq) {
         if let Some(served) = self.logs.get(log).copied() {

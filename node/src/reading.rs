@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::error::{Outcome, Stop};
 use crate::store::logs::{self, Bodies, Log, LogName};
 use crate::store::readers::{self, Stay};
-use crate::store::{StoreError, Tx};
+use crate::store::{Fresh, StoreError, Tx};
 
 /// Logs of one device: its rooms, those it left and is still owed something of, and its inbox.
 pub(crate) const LOGS_MAX: usize = 2 * limit::ROOMS_PER_DEVICE + 1;
@@ -141,24 +141,50 @@ pub(crate) async fn entries(
     // Nobody follows the chain of an inbox.
     let gone = gap.as_ref().map(|g| (g.last, chain.unwrap_or(log.chain)));
     let last = run.last().map(|e| (e.seq, e.chain)).or(gone);
-    let entry = |e: logs::Entry| api::Entry {
-        seq: e.seq,
-        at: e.at,
-        kind: e.kind.code(),
-        body: match e.body {
-            Some(body) if e.kind != EntryKind::Welcome => Body::Full(body),
-            _ => Body::Withheld(e.digest),
-        },
-    };
     let entries = Entries {
         log: name.clone(),
         incarnation: log.incarnation,
         prev_chain: chain,
-        entries: run.into_iter().map(entry).collect(),
+        entries: run.into_iter().map(shown).collect(),
         head: log.head,
         gap,
     };
     Ok(Run { entries, last })
+}
+
+/// An entry as a device gets it. A Welcome is for others.
+fn shown(entry: logs::Entry) -> api::Entry {
+    let body = match entry.body {
+        Some(body) if entry.kind != EntryKind::Welcome => Body::Full(body),
+        _ => Body::Withheld(entry.digest),
+    };
+    api::Entry { seq: entry.seq, at: entry.at, kind: entry.kind.code(), body }
+}
+
+/// The same from memory, when all of `span` and what goes with it is there.
+pub(crate) fn fresh(
+    fresh: &Fresh,
+    name: &LogRef,
+    log: &Log,
+    span: Span,
+    sent: Option<(Seq, Chain)>,
+) -> Option<Run> {
+    let (before, run) = fresh.read(log.id, log.incarnation, span, limit::BATCH_BYTES)?;
+    let prev_chain = match (name, sent) {
+        (LogRef::Inbox, _) => None,
+        (_, Some((seq, chain))) if seq == span.first().prev() => Some(chain),
+        _ => Some(before?.chain),
+    };
+    let last = run.last().map(|e| (e.seq, e.chain));
+    let entries = Entries {
+        log: name.clone(),
+        incarnation: log.incarnation,
+        prev_chain,
+        entries: run.iter().map(|e| shown(logs::Entry::clone(e))).collect(),
+        head: log.head,
+        gap: None,
+    };
+    Some(Run { entries, last })
 }
 
 /// `POST /v1/ack` and frames of the stream: everything up to each cursor is safe on the device.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`Store::write`] | runs a job in a transaction that may be shared with other jobs (group commit), answers after the commit |
 //! | [`Store::place`] | gives an application message its place; the hot path |
+//! | [`Store::advance`] | moves a device's cursors; the other half of the hot path |
+//! | [`Store::fresh`] | what was just appended, without the database |
 //! | [`Store::read`] | runs a job on a snapshot |
 //!
 //! Each table family is a module of functions over `&mut `[`Tx`]; SQL stands there and nowhere else in this crate.
@@ -32,9 +34,11 @@ use sqlx::{Postgres, Sqlite};
 use tokio::sync::{mpsc, oneshot};
 
 pub mod accounts;
+mod advancing;
 pub mod devices;
 pub mod disk;
 mod error;
+mod fresh;
 pub mod identity;
 pub mod keypackages;
 pub mod lanes;
@@ -54,7 +58,9 @@ pub mod status;
 pub mod submissions;
 mod writer;
 
+pub use advancing::Advance;
 pub use error::StoreError;
+pub use fresh::{Fresh, Newest};
 pub use logs::LogId;
 pub use migrate::known as schema;
 pub use placing::Decision;
@@ -123,6 +129,7 @@ pub struct Store {
     pools: Pools,
     jobs: mpsc::Sender<Message>,
     counters: Arc<Counters>,
+    fresh: Arc<Fresh>,
 }
 
 impl Store {
@@ -138,17 +145,23 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let pools = Pools::open(&options).await?;
         let counters = Arc::new(Counters::default());
+        let fresh = Arc::new(Fresh::default());
         let (jobs, waiting) = mpsc::channel(options.queue.max(1));
-        let writer =
-            Writer::new(pools.clone(), waiting, options.subscriber.clone(), counters.clone());
+        let writer = Writer::new(
+            pools.clone(),
+            waiting,
+            options.subscriber.clone(),
+            counters.clone(),
+            fresh.clone(),
+        );
         writer.spawn()?;
-        let store = Self { pools, jobs, counters };
-        let fresh = identity::Node {
+        let store = Self { pools, jobs, counters, fresh };
+        let node = identity::Node {
             domain: options.domain.clone(),
             incarnation: Incarnation::from_bytes(entropy.bytes16()),
             created: clock.now(),
         };
-        let found = store.write(move |tx| Box::pin(identity::ensure(tx, fresh))).await;
+        let found = store.write(move |tx| Box::pin(identity::ensure(tx, node))).await;
         let wrong = match found {
             Ok(node) if node.domain == options.domain => return Ok(store),
             Ok(node) => StoreError::OtherNode {
@@ -202,6 +215,31 @@ impl Store {
         let placing = placing::Pending { key, sender, decide: Some(decide), result: None, reply };
         self.submit(Message::Place(Box::new(placing)))?;
         answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// Moves cursors of `device`, as [`delivery::reader::acknowledge`] decided on what was known; what does not hold any more moves nothing.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn advance(
+        &self,
+        device: DeviceId,
+        advances: Vec<Advance>,
+    ) -> Result<(), StoreError> {
+        if matches!(self.pools, Pools::Postgres { .. }) {
+            return self
+                .write(move |tx| Box::pin(advancing::one_by_one(tx, device, advances)))
+                .await;
+        }
+        let (reply, answer) = oneshot::channel();
+        self.submit(Message::Advance(advancing::Pending { device, advances, reply }))?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// What was just appended.
+    #[must_use]
+    pub fn fresh(&self) -> &Fresh {
+        &self.fresh
     }
 
     fn submit(&self, message: Message) -> Result<(), StoreError> {
@@ -277,6 +315,8 @@ pub struct Tx {
     trouble: Option<StoreError>,
     /// Whether the connection may go back to its pool as it is.
     settled: bool,
+    /// What it did to logs, for those who are woken after it.
+    changes: Vec<fresh::Change>,
 }
 
 /// The two databases. Functions reach it through the macros of `row`.
@@ -296,6 +336,7 @@ impl Tx {
             changed: false,
             trouble: None,
             settled: false,
+            changes: Vec::new(),
         }
     }
 
@@ -319,13 +360,22 @@ impl Tx {
         error
     }
 
-    async fn commit(mut self) -> Result<BTreeSet<Wake>, StoreError> {
+    /// Notes what was done to a log. Dropped when the job fails.
+    fn changed(&mut self, change: fresh::Change) {
+        // With PostgreSQL nobody knows here what other processes do to it.
+        if matches!(self.inner, Inner::Sqlite(_)) {
+            self.changes.push(change);
+        }
+    }
+
+    async fn commit(mut self) -> Result<Committed, StoreError> {
         if let Err(error) = self.control("COMMIT").await {
             self.undo().await;
             return Err(error);
         }
         self.settled = true;
-        Ok(std::mem::take(&mut self.wakes))
+        let (wakes, changes) = (std::mem::take(&mut self.wakes), std::mem::take(&mut self.changes));
+        Ok(Committed { wakes, changes })
     }
 
     async fn rollback(mut self) {
@@ -337,6 +387,13 @@ impl Tx {
         let undone = self.control("ROLLBACK").await;
         self.settled = undone.is_ok() || matches!(self.inner, Inner::Sqlite(_));
     }
+}
+
+/// What a transaction leaves behind.
+#[derive(Default)]
+struct Committed {
+    wakes: BTreeSet<Wake>,
+    changes: Vec<fresh::Change>,
 }
 
 impl Drop for Tx {

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use delivery::reader::{LogEnds, Reader};
+use delivery::reader::{self, Acknowledged, LogEnds, Reader};
 use delivery::stream::Push;
-use protocol::api::{Entries, LogRef};
+use protocol::api::{Ack, Entries, LogRef};
 use protocol::log::Chain;
 use protocol::{Code, DeviceId, Refusal, Seq};
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::error::Outcome;
 use crate::reading;
 use crate::store::logs::{self, Log, LogId, LogName};
-use crate::store::{Tx, devices, readers};
+use crate::store::{Advance, Tx, devices, readers};
 use crate::wake::{News, Sleeper};
 
 /// Who is connected.
@@ -96,6 +96,12 @@ impl Served {
     fn position(&self) -> Seq {
         self.sent.map_or(self.reader.cursor, |(seq, _)| seq.max(self.reader.cursor))
     }
+
+    /// The ends of the log, when there is no hole after the position.
+    fn ends(&self) -> LogEnds {
+        let Log { incarnation, tail, head, .. } = self.log;
+        LogEnds { incarnation, tail, head, hole: None }
+    }
 }
 
 impl Feed {
@@ -126,9 +132,13 @@ impl Feed {
         if news.reload {
             return self.reload().await;
         }
+        let asked: Vec<LogId> = news.changed.into_iter().filter(|id| !self.grew(*id)).collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.app.store.snapshot().await?;
         let mut reborn = Vec::new();
-        for id in news.changed {
+        for id in asked {
             let Some(name) = self.names.get(&id).cloned() else { continue };
             let log = logs::get(&mut tx, id).await?;
             let Some(served) = self.logs.get(&name) else { continue };
@@ -143,6 +153,21 @@ impl Feed {
         }
         drop(tx);
         self.refresh(&reborn).await
+    }
+
+    /// Takes in that a log grew, if that can be seen without the database.
+    fn grew(&mut self, id: LogId) -> bool {
+        let Some(name) = self.names.get(&id) else { return true };
+        let Some(served) = self.logs.get_mut(name) else { return true };
+        let after = served.position();
+        let newest = self.app.store.fresh().newest(id, served.log.incarnation, after);
+        let Some(newest) = newest else { return false };
+        let log =
+            Log { head: newest.seq, chain: newest.chain, last_at: newest.at, ..served.log.clone() };
+        served.log = log;
+        // All after that position is here, so there is no hole after it.
+        self.machine.update(name.clone(), served.reader, served.ends());
+        true
     }
 
     /// Looks at every log again: the list itself may have changed.
@@ -200,12 +225,7 @@ impl Feed {
         let ends = match served.log.name {
             LogName::Replica(_) => logs::ends(tx, &served.log, served.position()).await?,
             // Only what comes from another node can have holes.
-            _ => LogEnds {
-                incarnation: served.log.incarnation,
-                tail: served.log.tail,
-                head: served.log.head,
-                hole: None,
-            },
+            _ => served.ends(),
         };
         self.machine.update(name.clone(), reader, ends);
         self.logs.insert(name, served);
@@ -216,6 +236,35 @@ impl Feed {
         self.machine.remove(name);
         if let Some(served) = self.logs.remove(name) {
             self.names.remove(&served.log.id);
+        }
+    }
+
+    /// What an acknowledgement moves, as far as this stream knows: nothing when the database must say, because the device is ahead of what the
+    /// stream knows, or its stay is over.
+    pub(crate) fn advance(&self, ack: &Ack) -> Option<Advance> {
+        let served = self.logs.get(&ack.log).filter(|s| s.reader.until.is_none())?;
+        match reader::acknowledge(&served.reader, &served.ends(), ack.cursor) {
+            Ok(Acknowledged::Moved(to)) => {
+                let Log { id: log, incarnation, .. } = served.log;
+                Some(Advance { log, incarnation, from: served.reader.from, to })
+            }
+            Ok(Acknowledged::Unchanged) | Err(_) => None,
+        }
+    }
+
+    /// These cursors were moved by [`Self::advance`].
+    pub(crate) fn advanced(&mut self, advances: &[Advance]) {
+        for advance in advances {
+            let Some(name) = self.names.get(&advance.log) else { continue };
+            let Some(served) = self.logs.get_mut(name) else { continue };
+            let same = served.log.incarnation == advance.incarnation
+                && served.reader.from == advance.from
+                && served.reader.cursor < advance.to;
+            if same {
+                let hole = self.machine.hole(name);
+                served.reader.cursor = advance.to;
+                self.machine.update(name.clone(), served.reader, LogEnds { hole, ..served.ends() });
+            }
         }
     }
 
@@ -240,11 +289,17 @@ impl Feed {
                 self.machine.remove(&name);
                 continue;
             };
-            let mut tx = self.app.store.snapshot().await?;
-            let what = (entries, gap);
-            let at = reading::At { after: served.log.head, chain: served.sent };
-            let run = reading::entries(&mut tx, &name, &served.log, what, at).await?;
-            drop(tx);
+            let fresh = entries.filter(|_| gap.is_none()).and_then(|span| {
+                reading::fresh(self.app.store.fresh(), &name, &served.log, span, served.sent)
+            });
+            let run = match fresh {
+                Some(run) => run,
+                None => {
+                    let mut tx = self.app.store.snapshot().await?;
+                    let at = reading::At { after: served.log.head, chain: served.sent };
+                    reading::entries(&mut tx, &name, &served.log, (entries, gap), at).await?
+                }
+            };
             let last = run.last;
             let Some((seq, _)) = last else {
                 // Entries went away between the look and the reading; their new ends tell the machine.

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::error::{Outcome, Stop};
 use crate::rooms;
+use crate::store::Advance;
 use crate::stream::{Feed, Ticket};
 use crate::telemetry::Tag;
 use crate::wake::Sleeper;
@@ -40,7 +41,16 @@ const SEEN_EVERY: Duration = Duration::from_mins(1);
 const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
 type Submitted = std::pin::Pin<Box<dyn Future<Output = (SubmitId, SubmitReply)> + Send>>;
-type Acknowledged = std::pin::Pin<Box<dyn Future<Output = (Vec<LogRef>, Outcome<()>)> + Send>>;
+type Acking = std::pin::Pin<Box<dyn Future<Output = Acked> + Send>>;
+
+/// Acknowledgements that are durable, or refused.
+struct Acked {
+    /// Those that the stream decided about itself.
+    moved: Vec<Advance>,
+    /// The logs of the others.
+    asked: Vec<LogRef>,
+    result: Outcome<()>,
+}
 
 /// Serves a stream until either side ends it.
 pub(super) async fn serve(app: Arc<App>, device: DeviceId, ticket: Ticket, socket: WebSocket) {
@@ -100,7 +110,7 @@ struct Session {
     answers: VecDeque<ToDevice>,
     submits: FuturesOrdered<Submitted>,
     acks: BTreeMap<LogRef, Cursor>,
-    acking: Option<Acknowledged>,
+    acking: Option<Acking>,
 }
 
 impl Session {
@@ -140,16 +150,12 @@ impl Session {
                     self.answers.push_back(ToDevice::Reply(Reply { submit_id, reply }));
                     Ok(())
                 }
-                (names, result) = acked(&mut self.acking) => {
+                acked = acked(&mut self.acking) => {
                     self.acking = None;
-                    self.start_acks();
                     more = true;
-                    match result {
-                        Err(Stop::Refused(refusal)) if refusal.code != Code::NotFound => Err(refusal.into()),
-                        Err(Stop::Failed(error)) => Err(Stop::Failed(error)),
-                        // A room that the device left for good has no cursor any more; the others moved.
-                        Ok(()) | Err(Stop::Refused(_)) => self.feed.acknowledged(&names).await,
-                    }
+                    let done = self.acked(acked).await;
+                    self.start_acks();
+                    done
                 }
                 permit = out.reserve(), if more || !self.answers.is_empty() => {
                     // A closed queue means that the writer gave up.
@@ -234,15 +240,33 @@ impl Session {
         if self.acking.is_some() || self.acks.is_empty() {
             return;
         }
-        let acks: Vec<Ack> = std::mem::take(&mut self.acks)
-            .into_iter()
-            .map(|(log, cursor)| Ack { log, cursor })
-            .collect();
-        let names = acks.iter().map(|a| a.log.clone()).collect();
+        let (mut moved, mut others) = (Vec::new(), Vec::new());
+        for (log, cursor) in std::mem::take(&mut self.acks) {
+            let ack = Ack { log, cursor };
+            match self.feed.advance(&ack) {
+                Some(advance) => moved.push(advance),
+                None => others.push(ack),
+            }
+        }
+        let asked = others.iter().map(|a| a.log.clone()).collect();
         let (app, device) = (self.app.clone(), self.device.clone());
         self.acking = Some(Box::pin(async move {
-            (names, crate::reading::acknowledge(&app, &device, acks).await)
+            let result = acknowledge(&app, &device, moved.clone(), others).await;
+            Acked { moved, asked, result }
         }));
+    }
+
+    async fn acked(&mut self, acked: Acked) -> Outcome<()> {
+        match acked.result {
+            Err(Stop::Refused(refusal)) if refusal.code != Code::NotFound => {
+                return Err(refusal.into());
+            }
+            Err(Stop::Failed(error)) => return Err(Stop::Failed(error)),
+            // A room that the device left for good has no cursor any more; the others moved.
+            Ok(()) | Err(Stop::Refused(_)) => {}
+        }
+        self.feed.advanced(&acked.moved);
+        self.feed.acknowledged(&acked.asked).await
     }
 
     fn seen(&self) {
@@ -271,8 +295,23 @@ async fn ended(ends: &mut watch::Receiver<Option<Refusal>>) -> Option<Refusal> {
     }
 }
 
+async fn acknowledge(
+    app: &Arc<App>,
+    device: &DeviceId,
+    moved: Vec<Advance>,
+    others: Vec<Ack>,
+) -> Outcome<()> {
+    if !moved.is_empty() {
+        app.store.advance(device.clone(), moved).await?;
+    }
+    if !others.is_empty() {
+        crate::reading::acknowledge(app, device, others).await?;
+    }
+    Ok(())
+}
+
 /// Waits for the acknowledgements under way; for ever when there are none.
-async fn acked(acking: &mut Option<Acknowledged>) -> (Vec<LogRef>, Outcome<()>) {
+async fn acked(acking: &mut Option<Acking>) -> Acked {
     match acking {
         Some(work) => work.await,
         None => std::future::pending().await,

@@ -6,6 +6,7 @@ use protocol::api::{Gap, GapReason};
 use protocol::log::{Chain, Digest, EntryKind};
 use protocol::{DeviceId, Domain, Incarnation, RoomId, Seq, Timestamp};
 
+use super::fresh::Change;
 use super::row::{
     Column, change_all, change_optional, execute, fetch_all, fetch_one, fetch_optional, int, limit,
     ms, row,
@@ -303,9 +304,10 @@ pub(super) async fn append_submitted(
 ) -> Result<(), StoreError> {
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
     let bytes: usize = entries.iter().map(|e| e.body.as_ref().map_or(0, Vec::len)).sum();
-    let moved = execute!(
+    let moved = change_optional!(
         tx,
-        "UPDATE log SET head = $2, chain = $3, last_at_ms = $4, bytes = bytes + $5 WHERE id = $1 AND head = $6",
+        (Vec<u8>,),
+        "UPDATE log SET head = $2, chain = $3, last_at_ms = $4, bytes = bytes + $5 WHERE id = $1 AND head = $6 RETURNING incarnation",
         log.0,
         int(last.seq.get()),
         last.chain.as_bytes().as_slice(),
@@ -313,9 +315,8 @@ pub(super) async fn append_submitted(
         limit(bytes),
         int(first.seq.prev().get())
     )?;
-    if moved != 1 {
-        return Err(StoreError::Conflict { table: "log" });
-    }
+    let Some((incarnation,)) = moved else { return Err(StoreError::Conflict { table: "log" }) };
+    let incarnation = Column("log", "incarnation").bytes(&incarnation)?;
     let mut expected = first.seq;
     for entry in entries {
         if entry.seq != expected {
@@ -324,6 +325,7 @@ pub(super) async fn append_submitted(
         insert(tx, log, entry, submitted.take()).await?;
         expected = expected.next();
     }
+    tx.changed(Change::grew(log, Incarnation::from_bytes(incarnation), entries));
     Ok(())
 }
 
@@ -484,6 +486,7 @@ pub async fn skip(
     if moved != 1 {
         return Err(StoreError::Conflict { table: "log" });
     }
+    tx.changed(Change::Moved(log));
     let reason = match gap.reason {
         GapReason::Expired => EXPIRED,
         GapReason::Lost => LOST,
@@ -522,6 +525,7 @@ pub async fn rewind(tx: &mut Tx, log: LogId, start: &Start) -> Result<(), StoreE
     if moved != 1 {
         return Err(StoreError::Conflict { table: "log" });
     }
+    tx.changed(Change::Moved(log));
     execute!(tx, "DELETE FROM entry WHERE log_id = $1 AND seq > $2", log.0, to)?;
     execute!(tx, "DELETE FROM gap WHERE log_id = $1 AND last > $2", log.0, to)?;
     // A stay that began or ended in what is forgotten did not, in the new life.

@@ -21,6 +21,7 @@ use protocol::{Cursor, Seq};
 use sqlx::{Either, Executor as _, SqliteConnection};
 use tokio::sync::oneshot;
 
+use super::fresh::Change;
 use super::logs::{Entry, LogId};
 use super::packed::{self, Packed};
 use super::row::{int, ms};
@@ -187,7 +188,7 @@ impl Batch {
     }
 
     /// Writes what was decided.
-    async fn write(&self, tx: &mut Tx) -> Result<(), StoreError> {
+    async fn write(self, tx: &mut Tx) -> Result<(), StoreError> {
         if self.rows.is_empty() {
             return Ok(());
         }
@@ -197,8 +198,12 @@ impl Batch {
         if touched != [self.rooms.len() as u64, self.rows.len() as u64] {
             return Err(StoreError::Conflict { table: "log" });
         }
-        for log in self.rooms.keys() {
-            tx.wake(Wake::Log(*log));
+        for row in self.rows {
+            if let Some(room) = self.rooms.get(&row.log) {
+                let entry = std::slice::from_ref(&row.entry);
+                tx.changed(Change::grew(row.log, room.head.incarnation, entry));
+            }
+            tx.wake(Wake::Log(row.log));
         }
         Ok(())
     }

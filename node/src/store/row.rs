@@ -22,6 +22,19 @@ macro_rules! on_tx {
     };
 }
 
+/// A change of SQLite, with what is due before it.
+macro_rules! under_savepoint {
+    ($due:expr, $sql:literal) => {
+        match $due {
+            $crate::store::savepoint::Due::None => $sql,
+            $crate::store::savepoint::Due::First => concat!("SAVEPOINT job; ", $sql),
+            $crate::store::savepoint::Due::Next => {
+                concat!("RELEASE SAVEPOINT job; SAVEPOINT job; ", $sql)
+            }
+        }
+    };
+}
+
 /// Runs a statement that changes something and says how many rows it touched.
 ///
 /// The savepoint of a job is set by its first change. In SQLite it goes along with that change, because every round trip to the
@@ -31,13 +44,7 @@ macro_rules! execute {
         let due = $tx.savepoint_due();
         let result = match &mut $tx.inner {
             $crate::store::Inner::Sqlite(c) => {
-                let sql = match due {
-                    $crate::store::savepoint::Due::None => $sql,
-                    $crate::store::savepoint::Due::First => concat!("SAVEPOINT job; ", $sql),
-                    $crate::store::savepoint::Due::Next => {
-                        concat!("RELEASE SAVEPOINT job; SAVEPOINT job; ", $sql)
-                    }
-                };
+                let sql = $crate::store::row::under_savepoint!(due, $sql);
                 $crate::store::savepoint::run(&mut **c, sqlx::query(sql)$(.bind($bind))*).await
             }
             $crate::store::Inner::Postgres(c) => {
@@ -80,15 +87,21 @@ macro_rules! fetch_all {
     }};
 }
 
-/// Runs a change that returns at most one row.
+/// Runs a change that returns at most one row. The savepoint goes along as in `execute`.
 macro_rules! change_optional {
-    ($tx:expr, $row:ty, $sql:literal $(, $bind:expr)* $(,)?) => {
-        match $crate::store::savepoint::set($tx).await {
-            Ok(()) => $crate::store::row::on_tx!($tx, c => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_optional(c).await)
-                .map_err(|e| $tx.failed(e)),
-            Err(e) => Err(e),
-        }
-    };
+    ($tx:expr, $row:ty, $sql:literal $(, $bind:expr)* $(,)?) => {{
+        let due = $tx.savepoint_due();
+        let result = match &mut $tx.inner {
+            $crate::store::Inner::Sqlite(c) => {
+                let sql = $crate::store::row::under_savepoint!(due, $sql);
+                sqlx::query_as::<_, $row>(sql)$(.bind($bind))*.fetch_optional(&mut **c).await
+            }
+            $crate::store::Inner::Postgres(c) => {
+                sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_optional(&mut **c).await
+            }
+        };
+        result.map_err(|e| $tx.failed(e))
+    }};
 }
 
 /// Runs a change that returns a bounded list.
@@ -120,6 +133,7 @@ macro_rules! row {
 
 pub(super) use {
     change_all, change_optional, execute, fetch_all, fetch_one, fetch_optional, on_tx, row,
+    under_savepoint,
 };
 
 /// Which column of which table, for the error.

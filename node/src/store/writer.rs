@@ -18,10 +18,11 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::fresh::Fresh;
 use super::placing::{self, Placing};
 use super::pools::Pools;
 use super::savepoint::{self, Savepoint};
-use super::{BoxFuture, StoreError, Subscriber, Tx, Wake};
+use super::{BoxFuture, Committed, StoreError, Subscriber, Tx, advancing};
 
 /// Jobs in one transaction.
 const BATCH_SQLITE: usize = 256;
@@ -62,6 +63,7 @@ impl Counters {
 pub(super) enum Message {
     Job(Box<dyn Job>),
     Place(Box<dyn Placing>),
+    Advance(advancing::Pending),
     Close(oneshot::Sender<()>),
 }
 
@@ -126,11 +128,12 @@ pub(super) fn message(panic: &(dyn Any + Send)) -> String {
 struct Batch {
     jobs: Vec<Box<dyn Job>>,
     placings: Vec<Box<dyn Placing>>,
+    advances: Vec<advancing::Pending>,
 }
 
 impl Batch {
     fn len(&self) -> usize {
-        self.jobs.len() + self.placings.len()
+        self.jobs.len() + self.placings.len() + self.advances.len()
     }
 
     fn answer(self, fate: &Result<(), StoreError>) {
@@ -140,6 +143,9 @@ impl Batch {
         for placing in self.placings {
             placing.answer(fate.clone());
         }
+        for advance in self.advances {
+            advance.answer(fate.clone());
+        }
     }
 }
 
@@ -148,6 +154,7 @@ pub(super) struct Writer {
     waiting: mpsc::Receiver<Message>,
     subscriber: Subscriber,
     counters: Arc<Counters>,
+    fresh: Arc<Fresh>,
     batch_max: usize,
     /// How many shared the last transaction.
     last: usize,
@@ -162,6 +169,7 @@ impl Writer {
         waiting: mpsc::Receiver<Message>,
         subscriber: Subscriber,
         counters: Arc<Counters>,
+        fresh: Arc<Fresh>,
     ) -> Self {
         let batch_max = match &pools {
             Pools::Sqlite { .. } => BATCH_SQLITE,
@@ -172,6 +180,7 @@ impl Writer {
             waiting,
             subscriber,
             counters,
+            fresh,
             batch_max,
             last: 0,
             unlooked: 0,
@@ -206,6 +215,7 @@ impl Writer {
                 match message {
                     Message::Job(job) => batch.jobs.push(job),
                     Message::Place(placing) => batch.placings.push(placing),
+                    Message::Advance(advance) => batch.advances.push(advance),
                     Message::Close(done) => {
                         self.waiting.close();
                         closing.push(done);
@@ -232,16 +242,16 @@ impl Writer {
     }
 
     async fn batch(&mut self, mut batch: Batch) {
-        let written = if batch.jobs.is_empty() { batch.placings.len() } else { LOOK_EVERY };
+        let written = if batch.jobs.is_empty() { batch.len() } else { LOOK_EVERY };
         let committed =
             if self.broken { Err(StoreError::Broken) } else { self.transact(&mut batch).await };
         let committed = committed.map_err(|e| self.judge(e));
-        if let Ok(wakes) = &committed {
+        let fate = committed.map(|Committed { wakes, changes }| {
+            self.fresh.take(changes);
             for wake in wakes {
-                (self.subscriber)(wake.clone());
+                (self.subscriber)(wake);
             }
-        }
-        let fate = committed.map(|_| ());
+        });
         let ok = fate.is_ok();
         // On a worker of the runtime: whoever is woken there need not be fetched from another thread one by one.
         tokio::spawn(async move { batch.answer(&fate) });
@@ -261,7 +271,7 @@ impl Writer {
         error
     }
 
-    async fn transact(&self, batch: &mut Batch) -> Result<BTreeSet<Wake>, StoreError> {
+    async fn transact(&self, batch: &mut Batch) -> Result<Committed, StoreError> {
         let mut tx = self.pools.begin_write().await?;
         let done = match run(&mut tx, batch).await {
             Ok(done) => done,
@@ -275,12 +285,12 @@ impl Writer {
         if done == 0 {
             // Of one job alone, or of several that all failed.
             tx.rollback().await;
-            return Ok(BTreeSet::new());
+            return Ok(Committed::default());
         }
-        let wakes = tx.commit().await?;
+        let committed = tx.commit().await?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.jobs.fetch_add(done, Ordering::Relaxed);
-        Ok(wakes)
+        Ok(committed)
     }
 
     /// Moves pages from the write-ahead log into the database file, after the answers. What fails here is as serious as in a commit.
@@ -304,6 +314,7 @@ async fn run(tx: &mut Tx, batch: &mut Batch) -> Result<u64, StoreError> {
     let mut done = 0;
     for job in &mut batch.jobs {
         savepoint::begin(tx).await?;
+        let changes = tx.changes.len();
         let ok = job.run(tx).await;
         if let Some(error) = tx.trouble.take_if(|e| e.is_fatal()) {
             return Err(error);
@@ -313,6 +324,7 @@ async fn run(tx: &mut Tx, batch: &mut Batch) -> Result<u64, StoreError> {
             wakes.append(&mut tx.wakes);
         } else {
             tx.wakes.clear();
+            tx.changes.truncate(changes);
             savepoint::undo(tx).await?;
         }
     }
@@ -320,6 +332,8 @@ async fn run(tx: &mut Tx, batch: &mut Batch) -> Result<u64, StoreError> {
     if !batch.placings.is_empty() {
         done += placing::run(tx, &mut batch.placings).await?;
     }
+    advancing::run(tx, &batch.advances).await?;
+    done += batch.advances.len() as u64;
     Ok(done)
 }
 

@@ -4,6 +4,7 @@
 mod commit;
 #[cfg(test)]
 mod harness;
+mod hot;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
