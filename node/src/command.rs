@@ -109,7 +109,13 @@ async fn execute(arguments: Arguments) -> Result<Option<Report>, Failure> {
                 config.domain,
                 config.listen.address
             );
-            let json = serde_json::json!({"ok": true, "file": file, "domain": config.domain});
+            let json = serde_json::json!({
+                "ok": true,
+                "file": file,
+                "domain": config.domain,
+                "data_dir": config.data_dir,
+                "listen": config.listen.address,
+            });
             Ok(Some(Report::new(text, &json)))
         }
         beside => {
