@@ -143,8 +143,9 @@ async fn try_submit(app: &Arc<App>, device: &DeviceId, submit: Submit) -> Outcom
 /// # Errors
 /// `TooLarge`.
 async fn room_for_one(tx: &mut Tx, device: &DeviceId) -> Outcome<()> {
-    let held = members::rooms_of(tx, device, limit::ROOMS_PER_DEVICE).await?.len();
-    quota::ROOMS.admit(Amount { count: held as u64, bytes: 0 }, Amount::one(0))?;
+    let full = members::in_as_many(tx, device, limit::ROOMS_PER_DEVICE).await?;
+    let held = if full { quota::ROOMS.most } else { Amount::default() };
+    quota::ROOMS.admit(held, Amount::one(0))?;
     Ok(())
 }
 

@@ -139,6 +139,18 @@ pub async fn fold(file: &Path) -> Outcome<()> {
     Ok(db.close().await?)
 }
 
+/// Makes a database look as if a program with that schema had written it; the node must not run.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn set_schema(data: &Path, version: i64) -> Outcome<()> {
+    let file = data.join("node.db");
+    let mut db = SqliteConnectOptions::new().filename(&file).connect().await?;
+    sqlx::query("UPDATE _sqlx_migrations SET version = $1").bind(version).execute(&mut db).await?;
+    db.close().await?;
+    fold(&file).await
+}
+
 /// Makes every entry of every log look as if it had been accepted so much earlier; the node must not run. How many that are.
 ///
 /// # Errors

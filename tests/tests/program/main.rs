@@ -11,6 +11,8 @@ mod common;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
 mod refused;
 #[cfg(test)]
 mod talk;

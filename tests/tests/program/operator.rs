@@ -3,11 +3,13 @@
 use std::fs;
 
 use serde_json::Value;
-use tests::Outcome;
 use tests::command::Ran;
 use tests::device::eventually;
+use tests::disk::SmallDisk;
 use tests::node::stored;
-use tests::world::World;
+use tests::trouble::During as _;
+use tests::world::{World, setup};
+use tests::{Outcome, inspect};
 
 use crate::common::{SETTLE, fields, text};
 
@@ -120,6 +122,70 @@ async fn a_second_node_on_one_folder_ends_with_75_and_other_troubles_have_codes_
     let taken = [&RUN[..], &["--data-dir", &folder, "--listen", &address]].concat();
     let error = failed(&node.run(&taken, &[]).await?, 3, "IO")?;
     assert!(text(&error, "message")?.contains(&address), "{error}");
+    world.passed();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_at_a_database_of_another_version_leaves_it_alone_and_says_what_to_do()
+-> Outcome<()> {
+    let mut world = World::start("versions", &["a.localhost"]).await?;
+    let node = world.node(0)?;
+    let ran = node.run(&["-V"], &[]).await?;
+    ran.done()?;
+    let status = node.run(&["-o", "json", "status"], &[]).await?.json()?;
+    let schema = status["schema"].as_i64().during("the schema")?;
+    let (program, said) = ran.stdout.trim().split_once(", schema ").during("the schema")?;
+    assert!(program.starts_with(concat!("waxwing-node ", env!("CARGO_PKG_VERSION"))), "{program}");
+    assert_eq!(said, schema.to_string());
+
+    node.stop().await?;
+    for (version, hint) in [(schema - 1, "`waxwing-node run`"), (schema + 1, "newer version")] {
+        inspect::set_schema(node.data(), version).await?;
+        let before = fs::read(node.data().join("node.db"))?;
+        for command in
+            [&["config", "check"][..], &["status"], &["peer", "list"], &["invite", "create"]]
+        {
+            let ran = node.run(&[&["-o", "json"], command].concat(), &[]).await?;
+            let error = failed(&ran, 1, "SCHEMA")?;
+            assert!(text(&error, "hint")?.contains(hint), "{error}");
+            assert!(fs::read(node.data().join("node.db"))? == before, "{command:?} changed it");
+        }
+    }
+    failed(&node.run(&RUN, &[]).await?, 1, "SCHEMA")?;
+    inspect::set_schema(node.data(), schema).await?;
+    node.resume().await?;
+    world.passed();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_on_a_full_disk_with_its_ballast_and_says_so_without() -> Outcome<()> {
+    let place = tests::folder::temporary("start-full")?;
+    let Some(disk) = SmallDisk::mount(&place.path().join("disk"), 128) else {
+        println!("skipped: the start of a node on a full disk: only root may mount a small one");
+        return Ok(());
+    };
+    let mut small = setup("a.localhost")?;
+    small.data = Some(disk.path().join("data"));
+    let mut world = World::start_with("start-full", vec![small]).await?;
+    let ballast = disk.path().join("data/node.db.ballast");
+    eventually(SETTLE, "the ballast", async || Ok(ballast.exists().then_some(()))).await?;
+    let node = world.node(0)?;
+    node.stop().await?;
+    disk.brim()?;
+    node.resume().await?;
+    assert!(!ballast.exists(), "the disk was not full");
+    assert!(node.command(&["status"]).await?.contains("listening on"));
+    node.stop().await?;
+    // Nobody made room, and the ballast is gone.
+    disk.brim()?;
+    let error = failed(&node.run(&RUN, &[]).await?, 3, "DISK-FULL")?;
+    assert!(error["retryable"] == true && text(&error, "hint")?.contains("make room"), "{error}");
+    disk.free()?;
+    node.resume().await?;
+    node.stop().await?;
+    drop(disk);
     world.passed();
     Ok(())
 }

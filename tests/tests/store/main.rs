@@ -7,6 +7,8 @@ mod harness;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod opening;
+#[cfg(test)]
 mod people;
 #[cfg(test)]
 mod placing;
