@@ -84,10 +84,10 @@ impl Origin {
         if known.is_some() { Ok(()) } else { Err(full.into()) }
     }
 
-    /// Remembers the answer.
-    async fn record(&self, tx: &mut Tx, state: State, now: Timestamp) -> Result<(), StoreError> {
-        let submission = Submission { digest: self.digest, state, created: now };
-        if submissions::record(tx, &self.key, &submission).await? {
+    /// Remembers that it waits for the room's hub, and takes so many bytes.
+    async fn record(&self, tx: &mut Tx, bytes: u64, now: Timestamp) -> Result<(), StoreError> {
+        let submission = Submission { digest: self.digest, state: State::Stored, created: now };
+        if submissions::record(tx, &self.key, &submission, bytes).await? {
             Ok(())
         } else {
             // The lock on the log keeps two of the same from getting here.

@@ -53,7 +53,7 @@ impl SmallDisk {
     pub fn fill(&self, leave_mib: u64) -> Outcome<()> {
         let mut file = File::options().create(true).append(true).open(self.filler())?;
         for _ in leave_mib..self.free_mib()? {
-            file.write_all(&[b'x'; BLOCK])?;
+            file.write_all(&vec![b'x'; BLOCK])?;
         }
         Ok(())
     }

@@ -185,10 +185,10 @@ fn nearest(key: &str, known: &[String]) -> String {
 /// Where a key stands: in its table, or as a table's own line.
 fn line_of_key(text: &str, key: &str) -> usize {
     let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
-    let mut inside = String::new();
+    let mut inside = "";
     for (line, number) in text.lines().map(str::trim).zip(1..) {
         if let Some(header) = line.strip_prefix('[') {
-            inside = header.split(']').next().unwrap_or_default().trim().to_owned();
+            inside = header.split(']').next().unwrap_or_default().trim();
             if inside == key {
                 return number;
             }

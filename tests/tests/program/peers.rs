@@ -165,10 +165,7 @@ async fn a_peer_brings_as_many_rooms_as_it_may_and_the_others_wait_there() -> Ou
         }
         rooms.push(room);
     }
-    let (first, last) = match rooms.as_slice() {
-        [first, .., last] => (first, last),
-        _ => return Trouble::is("no rooms"),
-    };
+    let [first, .., last] = rooms.as_slice() else { return Trouble::is("no rooms") };
     eventually(SETTLE, "the hub is told", async || {
         let peers = ask(&mut world, 0, &["peer", "list"]).await?;
         let error = peers["peers"][0]["last_error"].as_str().unwrap_or_default().to_owned();

@@ -39,9 +39,9 @@ async fn a_repetition_finds_the_first_answer() {
         let store = db.open().await;
         let from_peer = Key::of_peer(domain("b.example"), room("x"), &Digest::of_bytes(b"mls"));
         let peers_key = from_peer.clone();
-        assert!(write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(4), 10)).await));
-        assert!(!write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(5), 10)).await));
-        assert!(write!(store, tx => submissions::record(tx, &peers_key, &submission(State::Stored, 20)).await));
+        assert!(write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(4), 10), 0).await));
+        assert!(!write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(5), 10), 0).await));
+        assert!(write!(store, tx => submissions::record(tx, &peers_key, &submission(State::Stored, 20), 0).await));
         let find = async |key: &Key| read!(store, tx => submissions::find(tx, key).await);
         assert_eq!(find(&key(1)).await, Some(submission(accepted(4), 10)));
         assert_eq!(find(&from_peer).await, Some(submission(State::Stored, 20)));
@@ -188,10 +188,9 @@ async fn what_a_device_has_waiting_is_counted_over_all_rooms() {
         write!(store, tx => {
             readers::add(tx, replica, &Reader::Device(device("ana/1")), seq(1)).await?;
             for key in [key(1), elsewhere] {
-                submissions::record(tx, &key, &submission(State::Stored, 1)).await?;
-                submissions::weigh(tx, &key, 10).await?;
+                submissions::record(tx, &key, &submission(State::Stored, 1), 10).await?;
             }
-            submissions::record(tx, &key(3), &submission(accepted(1), 1)).await
+            submissions::record(tx, &key(3), &submission(accepted(1), 1), 0).await
         });
         assert_eq!(waiting().await, (2, 20, 1), "one of them is for a room that it does not read");
         assert!(write!(store, tx => submissions::accept(tx, &key(1), &place(7)).await));
@@ -207,9 +206,9 @@ async fn old_answers_go_but_never_what_still_waits() {
         let store = db.open().await;
         write!(store, tx => {
             for n in 1..=5 {
-                submissions::record(tx, &key(n), &submission(accepted(1), u64::from(n))).await?;
+                submissions::record(tx, &key(n), &submission(accepted(1), u64::from(n)), 0).await?;
             }
-            submissions::record(tx, &key(9), &submission(State::Stored, 1)).await
+            submissions::record(tx, &key(9), &submission(State::Stored, 1), 0).await
         });
         assert_eq!(write!(store, tx => submissions::purge(tx, at(4), 2).await), 2);
         let find = async |n| read!(store, tx => submissions::find(tx, &key(n)).await).is_some();
@@ -229,11 +228,11 @@ async fn what_a_restored_hub_may_have_lost_is_forgotten_and_nothing_else() {
         let others = other.clone();
         write!(store, tx => {
             // Handed over: the place is the hub's to give, so there is none.
-            submissions::record(tx, &key(1), &submission(accepted(0), 10)).await?;
-            submissions::record(tx, &key(2), &submission(accepted(0), 11)).await?;
-            submissions::record(tx, &key(3), &submission(State::Stored, 12)).await?;
-            submissions::record(tx, &key(4), &submission(accepted(7), 12)).await?;
-            submissions::record(tx, &others, &submission(accepted(0), 12)).await
+            submissions::record(tx, &key(1), &submission(accepted(0), 10), 0).await?;
+            submissions::record(tx, &key(2), &submission(accepted(0), 11), 0).await?;
+            submissions::record(tx, &key(3), &submission(State::Stored, 12), 0).await?;
+            submissions::record(tx, &key(4), &submission(accepted(7), 12), 0).await?;
+            submissions::record(tx, &others, &submission(accepted(0), 12), 0).await
         });
         assert_eq!(write!(store, tx => submissions::forget(tx, &room("x"), at(10)).await), 1);
         let found =
