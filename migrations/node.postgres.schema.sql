@@ -163,7 +163,7 @@ CREATE TABLE peer (
     CONSTRAINT peer_node_key_check CHECK ((length(node_key) = 32)),
     CONSTRAINT peer_pkey PRIMARY KEY (domain),
     CONSTRAINT peer_reach_check CHECK ((reach = ANY (ARRAY['public'::text, 'anywhere'::text]))),
-    CONSTRAINT peer_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'active'::text, 'blocked'::text])))
+    CONSTRAINT peer_state_check CHECK ((state = ANY (ARRAY['active'::text, 'blocked'::text])))
 );
 
 CREATE TABLE peer_invite (
@@ -181,7 +181,6 @@ CREATE TABLE pending_proposal (
     seq BIGINT NOT NULL,
     epoch BIGINT NOT NULL,
     reference BYTEA NOT NULL,
-    body BYTEA NOT NULL,
     CONSTRAINT pending_proposal_log_id_fkey FOREIGN KEY (log_id) REFERENCES log(id),
     CONSTRAINT pending_proposal_pkey PRIMARY KEY (log_id, reference)
 );
@@ -209,6 +208,7 @@ CREATE TABLE room (
     CONSTRAINT room_pkey PRIMARY KEY (log_id),
     CONSTRAINT room_uri_key UNIQUE (uri)
 );
+CREATE INDEX room_by_hub ON public.room USING btree (hub) WHERE (group_state IS NULL);
 
 CREATE TABLE submission (
     origin TEXT NOT NULL,

@@ -138,7 +138,7 @@ CREATE TABLE peer (
     port            INTEGER NOT NULL,
     node_key        BLOB NOT NULL CHECK (length(node_key) = 32), -- the pinned Ed25519 key
     reach           TEXT NOT NULL CHECK (reach IN ('public', 'anywhere')), -- where its host may lead: anywhere only if an operator of ours named it
-    state           TEXT NOT NULL CHECK (state IN ('pending', 'active', 'blocked')),
+    state           TEXT NOT NULL CHECK (state IN ('active', 'blocked')),
     added_ms        INTEGER NOT NULL,
     last_contact_ms INTEGER,
     last_error      TEXT
@@ -158,7 +158,6 @@ CREATE TABLE pending_proposal (
     seq       INTEGER NOT NULL,
     epoch     INTEGER NOT NULL,
     reference BLOB NOT NULL,     -- the MLS ProposalRef
-    body      BLOB NOT NULL,     -- the PublicMessage
     PRIMARY KEY (log_id, reference)
 ) STRICT;
 
@@ -182,6 +181,8 @@ CREATE TABLE room (
     created_ms  INTEGER NOT NULL,
     group_state BLOB             -- the public MLS state, on the hub
 ) STRICT;
+
+CREATE INDEX room_by_hub ON room (hub) WHERE group_state IS NULL;
 
 CREATE TABLE submission (
     origin      TEXT NOT NULL,    -- a device, or the domain of a peer

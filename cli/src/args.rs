@@ -10,7 +10,7 @@ use protocol::room::Role;
 
 /// End-to-end encrypted messages, through your organisation's own node.
 #[derive(Parser)]
-#[command(name = "waxwing", version, propagate_version = true, infer_subcommands = false)]
+#[command(name = "waxwing", version = env!("WAXWING_VERSION"), propagate_version = true, infer_subcommands = false)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed and you can fix it, 2 usage, 3 node unreachable or I/O, \
 4 a trust decision is needed, 5 rate-limited, 6 partly done, 70 internal error, 75 temporary, 78 bad configuration."

@@ -136,7 +136,11 @@ pub(crate) fn exit_of_code(code: Code) -> Exit {
     match code {
         Code::RateLimited => Exit::RateLimited,
         Code::PeerUnreachable => Exit::Unreachable,
-        Code::PeerCertificate | Code::DomainMismatch | Code::ChainMismatch => Exit::Trust,
+        // Not who it says, or not who it was: only a person can decide whom to believe.
+        Code::PeerCertificate
+        | Code::BadCertificate
+        | Code::DomainMismatch
+        | Code::ChainMismatch => Exit::Trust,
         _ if code.lasting() == Lasting::Transient => Exit::Temporary,
         _ => Exit::Failed,
     }
@@ -192,5 +196,24 @@ fn hint(error: &client::Error) -> &'static str {
             "waxwing devices add on another device, then waxwing link LINE here in a new folder"
         }
         _ => "change what the message says is wrong, or run it again with -vv to see more",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_to_believe_is_for_a_person_to_decide() {
+        for code in Code::ALL {
+            let trust = matches!(
+                code,
+                Code::PeerCertificate
+                    | Code::BadCertificate
+                    | Code::DomainMismatch
+                    | Code::ChainMismatch
+            );
+            assert_eq!(exit_of_code(*code) == Exit::Trust, trust, "{code}");
+        }
     }
 }

@@ -23,7 +23,20 @@ fn a_wrong_word_is_answered_with_the_right_one_and_exit_code_2() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("'room'"), "{}", stderr(&output));
     assert_eq!(waxwing(dir, &["read", "x", "--limit", "many"]).status.code(), Some(2));
-    assert_eq!(waxwing(dir, &["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn the_version_is_that_of_the_package_and_names_a_commit_or_none() {
+    for flag in ["-V", "--version"] {
+        let output = waxwing(Path::new("/nonexistent/waxwing"), &[flag]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let rest = text.trim().strip_prefix(concat!("waxwing ", env!("CARGO_PKG_VERSION")));
+        let rest = rest.unwrap_or_else(|| panic!("{text}"));
+        let commit = rest.strip_prefix(" (commit ").and_then(|r| r.strip_suffix(')'));
+        let named = commit.is_some_and(|c| !c.is_empty() && !c.contains(char::is_whitespace));
+        assert!(rest.is_empty() || named, "{text}");
+    }
 }
 
 #[test]

@@ -63,6 +63,16 @@ pub const ROOMS: Cap = Cap {
     code: Code::TooLarge,
 };
 
+/// Rooms that one peer orders and that are kept here: each new one is the peer's doing, so how many there may be is for an operator to say.
+#[must_use]
+pub const fn rooms_of_peer(most: u64) -> Cap {
+    Cap {
+        most: Amount { count: most, bytes: u64::MAX },
+        what: "rooms of this peer here",
+        code: Code::QueueFull,
+    }
+}
+
 /// When to ask again after [`Code::QueueFull`], in milliseconds.
 pub const FULL_RETRY_MS: u32 = 30_000;
 
@@ -113,7 +123,7 @@ mod tests {
     #[test]
     fn waiting_is_asked_for_only_where_it_helps() {
         let full = |cap: Cap| cap.admit(cap.most, Amount::one(1)).unwrap_err();
-        for cap in [UPLINK, WAITING] {
+        for cap in [UPLINK, WAITING, rooms_of_peer(3)] {
             assert!(full(cap).retry_after_ms.is_some(), "{}", cap.what);
         }
         for cap in [DEVICES, ROOMS] {

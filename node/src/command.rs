@@ -11,21 +11,21 @@ mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use clap::{Parser, Subcommand};
 
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{Config, Flags};
 use crate::error::Error;
-use crate::store::{Options, Store};
+use crate::store::{Older, Options, Store};
 use report::{Failure, Fault, Report};
 
 pub use report::Output;
 
 /// The node of an organisation: it stores, orders and forwards sealed messages and never holds a key that opens one.
 #[derive(Debug, Parser)]
-#[command(name = "waxwing-node", version, about)]
+#[command(name = "waxwing-node", version = VERSION.as_str(), about)]
 struct Arguments {
     /// The configuration file.
     #[arg(short, long, global = true, default_value = "/etc/waxwing/node.toml")]
@@ -38,6 +38,10 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+
+/// Its version, the commit it was built from where that is known, and the schema it keeps.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{}, schema {}", env!("WAXWING_VERSION"), crate::store::schema()));
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -99,21 +103,28 @@ async fn execute(arguments: Arguments) -> Result<Option<Report>, Failure> {
     match command {
         Command::Init(_) => Ok(None),
         Command::Run => run::run(config).await.map(|()| None),
+        Command::Restored => restored::restored(config).await.map(Some),
         Command::Config(ConfigCommand::Check) => {
             // What only the data can tell: whether the folder, the keys and the database are there and are this node's.
             crate::nodekey::public_key(&config.data_dir)?;
-            Opened::of(config.clone()).await?.store.close().await;
+            Opened::of(config.clone(), Older::Refuse).await?.store.close().await;
             let text = format!(
                 "{} is fine: {} on {}",
                 file.display(),
                 config.domain,
                 config.listen.address
             );
-            let json = serde_json::json!({"ok": true, "file": file, "domain": config.domain});
+            let json = serde_json::json!({
+                "ok": true,
+                "file": file,
+                "domain": config.domain,
+                "data_dir": config.data_dir,
+                "listen": config.listen.address,
+            });
             Ok(Some(Report::new(text, &json)))
         }
         beside => {
-            let opened = Opened::of(config).await?;
+            let opened = Opened::of(config, Older::Refuse).await?;
             let done = execute_beside(&opened, beside).await;
             // Whatever came of it: the writer's thread must not outlive the runtime.
             opened.store.close().await;
@@ -125,11 +136,10 @@ async fn execute(arguments: Arguments) -> Result<Option<Report>, Failure> {
 /// The commands that work on the database, beside a node that may be running.
 async fn execute_beside(opened: &Opened, command: Command) -> Result<Option<Report>, Failure> {
     match command {
-        Command::Init(_) | Command::Run | Command::Config(_) => Ok(None),
+        Command::Init(_) | Command::Run | Command::Restored | Command::Config(_) => Ok(None),
         Command::Invite(invite) => lines::invite(opened, &invite).await.map(Some),
         Command::Peer(command) => peer::peer(opened, command).await.map(Some),
         Command::Status => status::status(opened).await.map(Some),
-        Command::Restored => restored::restored(opened).await.map(Some),
     }
 }
 
@@ -141,9 +151,10 @@ struct Opened {
 }
 
 impl Opened {
-    async fn of(config: Config) -> Result<Self, Failure> {
+    /// Opens them; with [`Older::Update`] only where no node can be running.
+    async fn of(config: Config, older: Older) -> Result<Self, Failure> {
         let domain = config.domain()?;
-        let options = Options::new(crate::location(&config), domain.clone());
+        let options = Options { older, ..Options::new(crate::location(&config), domain.clone()) };
         let store = Store::open(options, &SystemClock, &SystemEntropy).await?;
         Ok(Self { config, domain, store })
     }
@@ -179,4 +190,33 @@ impl Opened {
 /// The system's clock, shared.
 fn clock() -> Arc<SystemClock> {
     Arc::new(SystemClock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_can_be_read() {
+        Arguments::command().debug_assert();
+        for line in [
+            "init --domain a.example",
+            "run --data-dir d --listen 127.0.0.1:0",
+            "invite create --expires 7d",
+            "peer invite",
+            "peer add waxwing-peer:x",
+            "peer list",
+            "peer block b.example",
+            "peer unblock b.example",
+            "peer remove b.example --yes --domain a.example",
+            "status",
+            "restored",
+            "config check",
+        ] {
+            let words = std::iter::once("waxwing-node").chain(line.split(' '));
+            assert!(Arguments::try_parse_from(words).is_ok(), "{line}");
+        }
+        assert!(Arguments::try_parse_from(["waxwing-node", "peer", "block", "no domain"]).is_err());
+    }
 }

@@ -100,6 +100,8 @@ pub struct Limits {
     pub claims_per_minute: u32,
     /// Requests per second of one peer, sustained.
     pub peer_requests_per_second: u32,
+    /// Rooms of one peer that people here are or were in; beyond it the peer's further rooms wait there.
+    pub rooms_per_peer: u32,
 }
 
 /// How long things are kept.
@@ -183,6 +185,7 @@ impl Default for Limits {
             submits_per_second: 100,
             claims_per_minute: 120,
             peer_requests_per_second: 500,
+            rooms_per_peer: 50_000,
         }
     }
 }
@@ -317,6 +320,28 @@ mod tests {
         assert!(e.what.contains("limits.conections"), "{e:?}");
         assert!(e.hint.contains("`limits.connections`"), "{e:?}");
         assert!(e.at.contains("line 4"), "{e:?}");
+    }
+
+    #[test]
+    fn a_key_below_the_wrong_table_is_told_where_it_belongs() {
+        let file = example("a.example", Path::new("data"));
+        for (appended, key, said) in [
+            ("domain = \"b.example\"", "log.domain", "above the first [table]"),
+            ("federation = 3", "log.federation", "[federation] on a line by itself"),
+            ("federation.timeout_ms = 3", "log.federation", "below [log]"),
+            ("low_water_mib = 3", "log.low_water_mib", "move it below [disk]"),
+            ("[log.federation]\ntimeout_ms = 3", "log.federation", "table of its own"),
+            ("colour = true", "log.colour", "remove it"),
+            ("fromat = \"json\"", "log.fromat", "`log.format`"),
+        ] {
+            let e = load(&format!("{file}{appended}\n")).unwrap_err();
+            assert!(e.what.contains(&format!("`{key}`")) && e.hint.contains(said), "{e:?}");
+            let line = file.lines().count() + 1;
+            assert!(e.at.ends_with(&format!("line {line}")), "{appended}: {e:?}");
+        }
+        // And a key of a table that stands above all of them.
+        let e = load(&format!("connections = 3\n{file}")).unwrap_err();
+        assert!(e.hint.contains("move it below [limits]") && e.at.ends_with("line 1"), "{e:?}");
     }
 
     #[test]

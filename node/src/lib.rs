@@ -46,7 +46,8 @@ use crate::error::Error;
 use crate::folder::Held;
 use crate::http::listen::{Server, Tls};
 use crate::nodekey::NodeKeys;
-use crate::store::{Location, Options, Store};
+use crate::store::disk::Ballast;
+use crate::store::{Location, Options, Store, StoreError};
 use crate::wake::Wakes;
 
 /// A node, ready to run. Several may live in one process, each with its own data.
@@ -76,7 +77,7 @@ impl Node {
             subscriber: Arc::new(move |wake| told.wake(wake)),
             ..Options::new(location(&config), domain.clone())
         };
-        let store = Store::open(options, clock.as_ref(), entropy.as_ref()).await?;
+        let store = open(options, clock.as_ref(), entropy.as_ref()).await?;
         let incarnation = life::begin(&store, &config.data_dir, entropy.as_ref()).await?;
         let wanted = config.listen.address;
         let bound = TcpListener::bind(wanted).await;
@@ -146,6 +147,27 @@ impl Node {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Opens the database. Without a free byte it cannot be opened, and what it holds could not be given out: then the ballast is given up.
+async fn open(
+    options: Options,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> Result<Store, StoreError> {
+    let opened = Store::open(options.clone(), clock, entropy).await;
+    let (Err(StoreError::Full), Location::Sqlite(file)) = (&opened, &options.location) else {
+        return opened;
+    };
+    let ballast = Ballast::beside(file, 0);
+    if !ballast.path().exists() {
+        return opened;
+    }
+    ballast.free()?;
+    tracing::error!(
+        "the disk is full: the ballast was given up so that the node can start; free some space"
+    );
+    Store::open(options, clock, entropy).await
 }
 
 const DRAIN: Duration = Duration::from_secs(10);

@@ -78,6 +78,10 @@ pub(crate) async fn join(
     match client.pair(line, request).await {
         Answer::Done(_) => {}
         Answer::Refused(refusal) => return Err(refusal.into()),
+        Answer::Retry { why: Why::Estranged(refusal), .. } => {
+            let detail = format!("{} does not take this node ({}).", line.domain, refusal.code);
+            return Err(Refusal::because(refusal.code, detail).into());
+        }
         Answer::Retry { why, .. } => {
             let detail = format!("{} cannot be paired with now: {why}.", line.domain);
             let code = match why {
@@ -105,7 +109,7 @@ pub(crate) async fn join(
 /// Another node pasted our line: decides, adds it, and answers with the proof.
 ///
 /// # Errors
-/// `BadInvite`, `DomainMismatch`, `Conflict`, `Malformed`.
+/// `BadInvite`, `DomainMismatch`, `Conflict`, `Malformed`; `UnknownPeer` for one that is blocked.
 pub(crate) async fn accept(
     app: &Arc<App>,
     claim: Claim,
@@ -121,6 +125,10 @@ pub(crate) async fn accept(
             Box::pin(async move {
                 let now = shared.now();
                 let known = peers::find(tx, claim.domain()).await?;
+                if known.as_ref().is_some_and(|p| p.state == PeerState::Blocked) {
+                    // Neither with a fresh line nor with the one that it used: only an operator of ours lets it in again.
+                    return Err(Code::UnknownPeer.into());
+                }
                 let pinned = known.as_ref().map(|p| p.node_key);
                 // True for a fresh offer, and for one that this domain took before.
                 let works = peers::take_invite(tx, &key, claim.domain(), now).await?;

@@ -84,10 +84,10 @@ impl Origin {
         if known.is_some() { Ok(()) } else { Err(full.into()) }
     }
 
-    /// Remembers the answer.
-    async fn record(&self, tx: &mut Tx, state: State, now: Timestamp) -> Result<(), StoreError> {
-        let submission = Submission { digest: self.digest, state, created: now };
-        if submissions::record(tx, &self.key, &submission).await? {
+    /// Remembers that it waits for the room's hub, and takes so many bytes.
+    async fn record(&self, tx: &mut Tx, bytes: u64, now: Timestamp) -> Result<(), StoreError> {
+        let submission = Submission { digest: self.digest, state: State::Stored, created: now };
+        if submissions::record(tx, &self.key, &submission, bytes).await? {
             Ok(())
         } else {
             // The lock on the log keeps two of the same from getting here.
@@ -143,8 +143,9 @@ async fn try_submit(app: &Arc<App>, device: &DeviceId, submit: Submit) -> Outcom
 /// # Errors
 /// `TooLarge`.
 async fn room_for_one(tx: &mut Tx, device: &DeviceId) -> Outcome<()> {
-    let held = members::rooms_of(tx, device, limit::ROOMS_PER_DEVICE).await?.len();
-    quota::ROOMS.admit(Amount { count: held as u64, bytes: 0 }, Amount::one(0))?;
+    let full = members::in_as_many(tx, device, limit::ROOMS_PER_DEVICE).await?;
+    let held = if full { quota::ROOMS.most } else { Amount::default() };
+    quota::ROOMS.admit(held, Amount::one(0))?;
     Ok(())
 }
 

@@ -97,6 +97,15 @@ pub enum Location {
     Postgres(String),
 }
 
+/// What to do with a database that an older version of the program wrote. One of a newer version is always refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Older {
+    /// Bring its schema up to date: the older version cannot use it any more.
+    Update,
+    /// Leave it as it is, and say so: a node of the older version may be running on it.
+    Refuse,
+}
+
 /// How to open a store.
 #[derive(Clone)]
 pub struct Options {
@@ -106,6 +115,8 @@ pub struct Options {
     pub domain: Domain,
     /// Whether to make it when it is not there. (A PostgreSQL database must exist; its tables are made in any case.)
     pub create: bool,
+    /// What to do with a database of an older version.
+    pub older: Older,
     /// Jobs that may wait for the writer; beyond it [`Store::write`] says [`StoreError::Busy`].
     pub queue: usize,
     /// Told of every wake.
@@ -116,7 +127,14 @@ impl Options {
     /// The usual bounds, and nobody to wake.
     #[must_use]
     pub fn new(location: Location, domain: Domain) -> Self {
-        Self { location, domain, create: false, queue: QUEUE_JOBS, subscriber: Arc::new(|_| ()) }
+        Self {
+            location,
+            domain,
+            create: false,
+            older: Older::Update,
+            queue: QUEUE_JOBS,
+            subscriber: Arc::new(|_| ()),
+        }
     }
 }
 
@@ -133,11 +151,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database, brings its schema up to date and checks whose it is. A new one gets a fresh incarnation.
+    /// Opens the database, brings its schema up to date if it may, and checks whose it is. A new one gets a fresh incarnation.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::NewerSchema`], [`StoreError::OtherNode`], [`StoreError::OldSqlite`]; and when the
-    /// database cannot be reached.
+    /// [`StoreError::Missing`], [`StoreError::NewerSchema`], [`StoreError::OlderSchema`], [`StoreError::OtherNode`],
+    /// [`StoreError::OldSqlite`], [`StoreError::Full`]; and when the database cannot be reached.
     pub async fn open(
         options: Options,
         clock: &dyn protocol::Clock,

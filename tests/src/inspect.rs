@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::Seq;
-use protocol::log::{Chain, Digest};
+use protocol::log::{Chain, Digest, EntryKind};
+use protocol::{Seq, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
@@ -139,6 +139,18 @@ pub async fn fold(file: &Path) -> Outcome<()> {
     Ok(db.close().await?)
 }
 
+/// Makes a database look as if a program with that schema had written it; the node must not run.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn set_schema(data: &Path, version: i64) -> Outcome<()> {
+    let file = data.join("node.db");
+    let mut db = SqliteConnectOptions::new().filename(&file).connect().await?;
+    sqlx::query("UPDATE _sqlx_migrations SET version = $1").bind(version).execute(&mut db).await?;
+    db.close().await?;
+    fold(&file).await
+}
+
 /// Makes every entry of every log look as if it had been accepted so much earlier; the node must not run. How many that are.
 ///
 /// # Errors
@@ -151,6 +163,43 @@ pub async fn age(data: &Path, by: Duration) -> Outcome<u64> {
         .await?;
     db.close().await?;
     Ok(aged.rows_affected())
+}
+
+/// Appends to a room's log, on its hub, a commit that is none; the node must not run. Its chain is right, so only whoever carries it out
+/// finds out.
+///
+/// # Errors
+/// When there is no such room, or the database cannot be written.
+pub async fn add_no_commit(data: &Path, room: &str) -> Outcome<()> {
+    let mut db = SqliteConnectOptions::new().filename(data.join("node.db")).connect().await?;
+    let (log, head, before, last_at): (i64, i64, Vec<u8>, i64) = sqlx::query_as(
+        "SELECT id, head, chain, last_at_ms FROM log WHERE kind = 'room' AND name = $1",
+    )
+    .bind(room)
+    .fetch_one(&mut db)
+    .await
+    .during(room.to_owned())?;
+    let (body, at) = (b"no commit at all", last_at + 1);
+    let digest = Digest::of_entry(EntryKind::Commit, Timestamp::from_ms(u64::try_from(at)?), body);
+    let next = chain(&before)?.next(Seq::new(u64::try_from(head + 1)?), &digest);
+    sqlx::query("INSERT INTO entry (log_id, seq, at_ms, kind, body, digest, chain) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+        .bind(log)
+        .bind(head + 1)
+        .bind(at)
+        .bind(i64::from(EntryKind::Commit.code()))
+        .bind(body.as_slice())
+        .bind(digest.as_bytes().as_slice())
+        .bind(next.as_bytes().as_slice())
+        .execute(&mut db)
+        .await?;
+    sqlx::query("UPDATE log SET head = head + 1, chain = $2, last_at_ms = $3, bytes = bytes + $4 WHERE id = $1")
+        .bind(log)
+        .bind(next.as_bytes().as_slice())
+        .bind(at)
+        .bind(i64::try_from(body.len())?)
+        .execute(&mut db)
+        .await?;
+    Ok(db.close().await?)
 }
 
 /// Everything in the room logs and replicas of a node: `(log, head, chain at the head)`, by name.

@@ -12,6 +12,7 @@ use protocol::invite::{Line, LineKind};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
+use crate::command::Ran;
 use crate::proxy::Proxy;
 use crate::trouble::During as _;
 use crate::{Outcome, Trouble, folder};
@@ -174,17 +175,40 @@ impl Node {
     /// # Errors
     /// When it fails.
     pub async fn command(&self, args: &[&str]) -> Outcome<String> {
-        let mut command = tokio::process::Command::from(self.prepared(args)?);
-        let output = command.kill_on_drop(true).output();
+        let ran = self.run(args, &[]).await?;
+        if ran.code == Some(0) {
+            return Ok(ran.stdout.trim().to_owned());
+        }
+        let (args, said) = (args.join(" "), ran.stderr.trim());
+        Trouble::is(format!("waxwing-node {args}: {:?}: {said}", ran.code))
+    }
+
+    /// Runs `waxwing-node` to its end, with further environment variables.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end.
+    pub async fn run(&self, args: &[&str], environment: &[(&str, &str)]) -> Outcome<Ran> {
+        let mut command = self.prepared(args)?;
+        command.envs(environment.iter().copied());
+        let output = tokio::process::Command::from(command).kill_on_drop(true).output();
         let output = tokio::time::timeout(READY_WITHIN, output)
             .await
             .map_err(|_| Trouble::new(format!("waxwing-node {} hangs", args.join(" "))))??;
-        if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        } else {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Trouble::is(format!("waxwing-node {}: {}: {said}", args.join(" "), output.status))
-        }
+        Ok(Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Starts `waxwing-node` and lets it run; what it says is lost.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&self, args: &[&str]) -> Outcome<Child> {
+        let mut command = self.prepared(args)?;
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(tokio::process::Command::from(command).kill_on_drop(true).spawn()?)
     }
 
     /// Starts the process on the port it had, and waits until it answers.
@@ -357,7 +381,9 @@ fn copy(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Outcome<()> {
     Ok(())
 }
 
-fn stored(file: &Path) -> Option<SocketAddr> {
+/// The address in a file, when it is there.
+#[must_use]
+pub fn stored(file: &Path) -> Option<SocketAddr> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 

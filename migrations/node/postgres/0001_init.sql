@@ -92,6 +92,7 @@ CREATE TABLE room (
     created_ms  BIGINT NOT NULL,
     group_state BYTEA             -- the public MLS state, on the hub
 );
+CREATE INDEX room_by_hub ON room (hub) WHERE group_state IS NULL;
 
 -- Devices in a room's group at its present epoch.
 CREATE TABLE member (
@@ -112,7 +113,6 @@ CREATE TABLE pending_proposal (
     seq       BIGINT NOT NULL,
     epoch     BIGINT NOT NULL,
     reference BYTEA NOT NULL,     -- the MLS ProposalRef
-    body      BYTEA NOT NULL,     -- the PublicMessage
     PRIMARY KEY (log_id, reference)
 );
 
@@ -161,7 +161,7 @@ CREATE TABLE peer (
     port            BIGINT NOT NULL,
     node_key        BYTEA NOT NULL CHECK (length(node_key) = 32), -- the pinned Ed25519 key
     reach           TEXT NOT NULL CHECK (reach IN ('public', 'anywhere')), -- where its host may lead: anywhere only if an operator of ours named it
-    state           TEXT NOT NULL CHECK (state IN ('pending', 'active', 'blocked')),
+    state           TEXT NOT NULL CHECK (state IN ('active', 'blocked')),
     added_ms        BIGINT NOT NULL,
     last_contact_ms BIGINT,
     last_error      TEXT

@@ -40,7 +40,6 @@ pub(super) async fn made(
     let made =
         pairing::make_line(&opened.store, (&SystemClock, &SystemEntropy), kind, at, lifetime)
             .await?;
-    opened.store.close().await;
     let line = made.line.to_string();
     Ok(Report::new(line.clone(), &json!({"line": line, "expires_ms": made.expires.ms()})))
 }

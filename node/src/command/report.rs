@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::ConfigError;
 use crate::error::{Error, Stop};
+use crate::store::StoreError;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -140,12 +141,10 @@ impl From<ConfigError> for Failure {
 impl From<Error> for Failure {
     fn from(e: Error) -> Self {
         let (code, at, hint, exit) = match &e {
-            Error::Store(_) => (
-                "STORE",
-                "the database",
-                "check database.url, free space and that this program is not older than the database",
-                Exit::Unreachable,
-            ),
+            Error::Store(store) => of_store(store),
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                DISK_FULL
+            }
             Error::Io { .. } => (
                 "IO",
                 "the file or socket named above",
@@ -184,6 +183,44 @@ impl From<Error> for Failure {
     }
 }
 
+/// Code, place, what to do, exit code.
+type Words = (&'static str, &'static str, &'static str, Exit);
+
+const DISK_FULL: Words = (
+    "DISK-FULL",
+    "the disk of data_dir",
+    "make room on it, then run the same again",
+    Exit::Unreachable,
+);
+
+fn of_store(error: &StoreError) -> Words {
+    let database = "the database";
+    match error {
+        StoreError::Full => DISK_FULL,
+        StoreError::OlderSchema { .. } => (
+            "SCHEMA",
+            database,
+            "back it up, then stop the older node and start this one: `waxwing-node run` brings it up to date",
+            Exit::Failed,
+        ),
+        StoreError::NewerSchema { .. } => {
+            ("SCHEMA", database, "run the newer version, or restore a backup", Exit::Failed)
+        }
+        StoreError::Missing(_) | StoreError::OtherNode { .. } => {
+            ("STORE", database, "check domain, data_dir and database.url", Exit::Failed)
+        }
+        StoreError::Corrupt { .. } => {
+            ("DAMAGED", database, "restore the database from a backup", Exit::Internal)
+        }
+        _ => (
+            "STORE",
+            database,
+            "check that it answers: database.url, the disk, and the rights of its files",
+            Exit::Unreachable,
+        ),
+    }
+}
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let exit = match refusal.code {
@@ -217,8 +254,8 @@ impl From<Stop> for Failure {
     }
 }
 
-impl From<crate::store::StoreError> for Failure {
-    fn from(e: crate::store::StoreError) -> Self {
+impl From<StoreError> for Failure {
+    fn from(e: StoreError) -> Self {
         Error::from(e).into()
     }
 }

@@ -7,7 +7,7 @@ use super::Opened;
 use super::report::{Failure, Report};
 use crate::clock::SystemClock;
 use crate::folder;
-use crate::store::peers::Peer;
+use crate::store::peers::{Peer, PeerState};
 use crate::store::status::Waiting;
 use crate::store::{disk, identity, peers, status};
 
@@ -18,7 +18,6 @@ pub(super) async fn status(opened: &Opened) -> Result<Report, Failure> {
     let peers = peers::list(&mut tx).await?;
     let waiting = status::waiting(&mut tx).await?;
     drop(tx);
-    opened.store.close().await;
     let now = SystemClock.now();
     let free = disk::free_bytes(&opened.config.data_dir)?;
     let address = folder::address(&opened.config.data_dir);
@@ -70,8 +69,9 @@ fn one_peer(peer: &Peer, queue: Option<&Waiting>, now: Timestamp) -> (String, se
     let oldest = queue.and_then(|w| w.oldest_at);
     let (queued, parked) = queue.map_or((0, 0), |w| (w.entries, w.parked));
     let line = format!(
-        "peer {}  {} waiting{}{}{}\n",
+        "peer {}{}  {} waiting{}{}{}\n",
         peer.domain,
+        if peer.state == PeerState::Blocked { " blocked" } else { "" },
         queued,
         oldest.map_or(String::new(), |at| {
             format!(", the oldest for {} s", now.since(at).as_secs())

@@ -23,10 +23,9 @@ pub(super) fn keys(text: &str, file: &str) -> Result<(), ConfigError> {
     let known = known_keys();
     for key in flatten_toml("", &table) {
         if !known.contains(&key) {
-            let last = key.rsplit('.').next().unwrap_or(&key);
-            let line =
-                text.lines().position(|l| l.trim_start().starts_with(last)).map_or(1, |i| i + 1);
-            return Err(unknown(&key, &known, format!("{file}, line {line}")));
+            let hint = misplaced(&key, &known).unwrap_or_else(|| nearest(&key, &known));
+            let at = format!("{file}, line {}", line_of_key(text, &key));
+            return Err(unknown(&key, at, hint));
         }
     }
     Ok(())
@@ -39,7 +38,8 @@ pub(super) fn environment(environment: &Figment) -> Result<(), ConfigError> {
     for key in flatten_dict("", &values) {
         if !known.contains(&key) {
             let name = format!("{ENV_PREFIX}{}", key.replace('.', "__").to_uppercase());
-            return Err(unknown(&key, &known, format!("environment variable {name}")));
+            let hint = nearest(&key, &known);
+            return Err(unknown(&key, format!("environment variable {name}"), hint));
         }
     }
     Ok(())
@@ -120,6 +120,7 @@ pub(super) fn values(config: &Config, file: &str) -> Result<(), ConfigError> {
         ("limits.submits_per_second", u64::from(l.submits_per_second)),
         ("limits.claims_per_minute", u64::from(l.claims_per_minute)),
         ("limits.peer_requests_per_second", u64::from(l.peer_requests_per_second)),
+        ("limits.rooms_per_peer", u64::from(l.rooms_per_peer)),
         ("retention.days", config.retention.days),
         ("federation.in_flight_per_peer", config.federation.in_flight_per_peer as u64),
         ("federation.timeout_ms", config.federation.timeout_ms),
@@ -139,17 +140,66 @@ fn is_host(text: &str) -> bool {
     }
 }
 
-fn unknown(key: &str, known: &[String], at: String) -> ConfigError {
+fn unknown(key: &str, at: String, hint: String) -> ConfigError {
+    ConfigError { what: format!("unknown key `{key}`"), at, hint }
+}
+
+/// A key of the right name in the wrong place. In TOML a key belongs to the last `[table]` above it, so one that is appended to a file
+/// lands in the last table.
+fn misplaced(key: &str, known: &[String]) -> Option<String> {
+    let (table, name) = key.split_once('.').map_or((None, key), |(t, n)| (Some(t), n));
+    let here = table.map_or("at the top of the file".to_owned(), |t| format!("in [{t}]"));
+    let stands = table.map_or("above the first [table]".to_owned(), |t| format!("below [{t}]"));
+    if table.is_some() && known.iter().any(|k| k == name) {
+        return Some(format!(
+            "`{name}` stands {stands} and so counts as {here}; move it to the top of the file, above the first [table]"
+        ));
+    }
+    if table.is_some() && known.iter().any(|k| k.split_once('.').is_some_and(|(t, _)| t == name)) {
+        return Some(format!(
+            "`{name}` is a table of its own: write [{name}] on a line by itself and its keys below it; where it stands, {stands}, it counts as {here}"
+        ));
+    }
+    let homes = known.iter().filter_map(|k| k.split_once('.').filter(|(_, n)| *n == name));
+    let home = homes.map(|(t, _)| t).next()?;
+    Some(format!(
+        "did you mean `{home}.{name}`? It stands {stands} and so counts as {here}; move it below [{home}]"
+    ))
+}
+
+/// The known key that is most like it.
+fn nearest(key: &str, known: &[String]) -> String {
+    let last = |k: &str| k.rsplit('.').next().unwrap_or_default().to_owned();
+    let likeness = |k: &String| strsim::jaro_winkler(k, key);
     let nearest = known
         .iter()
-        .map(|k| (strsim::jaro_winkler(k, key), k))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, _)| *likeness > 0.8);
-    let hint = match nearest {
-        Some((_, k)) => format!("did you mean `{k}`?"),
+        // Two keys of one table begin alike and may mean nothing like each other.
+        .filter(|k| likeness(k) > 0.8 && strsim::jaro_winkler(&last(k), &last(key)) > 0.8)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest {
+        Some(k) => format!("did you mean `{k}`?"),
         None => "remove it; `waxwing-node init` writes a commented example".to_owned(),
-    };
-    ConfigError { what: format!("unknown key `{key}`"), at, hint }
+    }
+}
+
+/// Where a key stands: in its table, or as a table's own line.
+fn line_of_key(text: &str, key: &str) -> usize {
+    let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let mut inside = "";
+    for (line, number) in text.lines().map(str::trim).zip(1..) {
+        if let Some(header) = line.strip_prefix('[') {
+            inside = header.split(']').next().unwrap_or_default().trim();
+            if inside == key {
+                return number;
+            }
+        } else if inside == table
+            && let Some(rest) = line.trim_start_matches('"').strip_prefix(name)
+            && rest.trim_start_matches('"').trim_start().starts_with(['=', '.'])
+        {
+            return number;
+        }
+    }
+    1
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -42,7 +42,7 @@ ballast_mib = 64
 format = "text"
 level = "info"
 
-# [limits]    connections, connections_per_address, *_ms, passwords_at_once, *_per_minute, *_per_second
+# [limits]    connections, connections_per_address, *_ms, passwords_at_once, *_per_minute, *_per_second, rooms_per_peer
 "#
     )
 }

@@ -10,7 +10,7 @@ use delivery::room::{Admission, Event, Known, Prior, RoomHead, What, admit};
 use protocol::api::{Accepted, Handshake};
 use protocol::log::Digest;
 use protocol::mimi::HandshakeBundle;
-use protocol::{Code, DeviceId, Epoch, Refusal, RoomId, Timestamp, limit};
+use protocol::{Code, DeviceId, Epoch, Refusal, RoomId, Seq, Timestamp, limit};
 
 use super::Origin;
 use super::effects::Placed;
@@ -100,12 +100,12 @@ enum Worked {
 #[derive(PartialEq, Eq)]
 struct Basis {
     epoch: Epoch,
-    pending: usize,
+    newest_proposal: Seq,
 }
 
 async fn basis(tx: &mut Tx, room: &rooms::Room) -> Outcome<Basis> {
-    let pending = rooms::proposals(tx, room.log, limit::PROPOSAL_REFS).await?.len();
-    Ok(Basis { epoch: room.epoch, pending })
+    let newest_proposal = rooms::newest_proposal(tx, room.log).await?;
+    Ok(Basis { epoch: room.epoch, newest_proposal })
 }
 
 /// Checks a handshake and gives it its place, once.
@@ -286,17 +286,16 @@ impl Write<'_> {
             entries.push(Entry::new(&admitted.entry, message, None));
         }
         logs::append(tx, self.log, &entries).await?;
-        self.pend(tx, head.epoch, entries).await
+        self.pend(tx, head.epoch, &entries).await
     }
 
     /// Keeps proposals until a commit takes them in.
-    async fn pend(&self, tx: &mut Tx, epoch: Epoch, entries: Vec<Entry>) -> Outcome<()> {
+    async fn pend(&self, tx: &mut Tx, epoch: Epoch, entries: &[Entry]) -> Outcome<()> {
         for entry in entries {
             let proposal = rooms::Proposal {
                 seq: entry.seq,
                 epoch,
                 reference: entry.digest.as_bytes().to_vec(),
-                body: entry.body.unwrap_or_default(),
             };
             rooms::add_proposal(tx, self.log, &proposal).await?;
         }
@@ -318,7 +317,7 @@ impl Write<'_> {
         }
         unchanged(tx, &self.handed.room, &self.on).await?;
         self.append(tx, &entries).await?;
-        self.pend(tx, self.on.epoch, entries).await?;
+        self.pend(tx, self.on.epoch, &entries).await?;
         let state = proposed.group.to_bytes();
         let saved = rooms::save_group(tx, self.log, self.on.epoch, &state).await?;
         self.accepted(tx, saved, first.ok_or(Code::Malformed)?)

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delivery::log::{Batch, Follow, FollowerHead, Head, follow};
+use delivery::quota::{self, Amount};
 use federation::headers::{FanoutRange, MemberChange, MemberEffects};
 use protocol::api::{Gap, GapReason, InboxItem, Welcome};
 use protocol::log::{Chain, Digest};
 use protocol::mimi::{Fanout, FanoutMessage, RatchetTreeOption};
-use protocol::{Code, Cursor, DeviceId, Refusal, RoomId, Seq, Timestamp};
+use protocol::{Code, Cursor, DeviceId, Domain, Refusal, RoomId, Seq, Timestamp};
 
 use crate::app::App;
 use crate::error::{Outcome, Stop};
@@ -176,6 +177,7 @@ async fn begin(tx: &mut Tx, app: &App, incoming: &Incoming) -> Outcome<Option<Lo
     if !incoming.members.list().iter().any(joins) {
         return Ok(None);
     }
+    one_more(tx, app, incoming.room.hub()).await?;
     let range = &incoming.range;
     let at = Timestamp::from_ms(0);
     let start = Start {
@@ -201,6 +203,16 @@ async fn begin(tx: &mut Tx, app: &App, incoming: &Incoming) -> Outcome<Option<Lo
     };
     rooms::create(tx, &room, None).await?;
     Ok(Some(logs::get(tx, log).await?))
+}
+
+/// Whether a peer may bring one room more. What is refused waits at its hub and is lost only if it expires there.
+async fn one_more(tx: &mut Tx, app: &App, hub: &Domain) -> Outcome<()> {
+    let most = app.config.limits.rooms_per_peer;
+    let held = Amount { count: rooms::of_hub(tx, hub, most).await?, bytes: 0 };
+    quota::rooms_of_peer(most.into()).admit(held, Amount::one(0)).map_err(|refusal| {
+        tracing::error!(%hub, %refusal, "a peer brings more rooms than limits.rooms_per_peer allows; the new one waits there");
+        refusal.into()
+    })
 }
 
 /// Moves the replica over entries that it will never have: lost ones, or such that nobody here was reading.

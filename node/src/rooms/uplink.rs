@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::error::Outcome;
 use crate::store::logs::{self, Entry, Log, LogName, Start};
 use crate::store::peers::{self, PeerState};
-use crate::store::submissions::{self, State};
+use crate::store::submissions;
 use crate::store::{Tx, Wake, readers};
 
 /// An entry of an uplink: what the hub's answer must be told to, and the submission as it came.
@@ -109,14 +109,13 @@ async fn write(
             Ok(SubmitReply::Stored)
         }
         Uplink::New => {
-            bounded(tx, &kept.device, from, body.len() as u64).await?;
             let weight = body.len() as u64;
+            bounded(tx, &kept.device, from, weight).await?;
             let now = app.now();
             let head = delivery::log::Head { seq: log.head, chain: log.chain };
             let place = head.append(kind, now.max(log.last_at), &body);
             logs::append(tx, log.id, &[Entry::new(&place, body, None)]).await?;
-            origin.record(tx, State::Stored, now).await?;
-            submissions::weigh(tx, &origin.key, weight).await?;
+            origin.record(tx, weight, now).await?;
             tx.wake(Wake::Log(log.id));
             tx.wake(Wake::Peer(room.hub().clone()));
             Ok(SubmitReply::Stored)

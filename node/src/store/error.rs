@@ -16,6 +16,16 @@ pub enum StoreError {
         /// The newest migration of this program.
         known: i64,
     },
+    /// The database was written by an older program, and was not to be changed. Nothing in it was touched.
+    #[error(
+        "the database has schema {found}, this program needs {known}: it was written by an older version"
+    )]
+    OlderSchema {
+        /// The newest migration in the database; 0 when there is none.
+        found: i64,
+        /// The newest migration of this program.
+        known: i64,
+    },
     /// The database belongs to another node.
     #[error("the database belongs to {found}, not to {wanted}")]
     OtherNode {
@@ -133,6 +143,10 @@ fn sqlite_code(error: &dyn sqlx::error::DatabaseError) -> Option<i32> {
 
 fn fate(error: &dyn sqlx::error::DatabaseError) -> Fate {
     if let Some(code) = sqlite_code(error) {
+        // SQLITE_IOERR_SHMSIZE: the file that the processes share cannot grow, and nothing was written yet.
+        if error.code().as_deref() == Some("4874") {
+            return Fate::Full;
+        }
         // SQLITE_BUSY, SQLITE_LOCKED; SQLITE_FULL.
         return match code {
             5 | 6 => Fate::Busy,

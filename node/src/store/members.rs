@@ -1,6 +1,6 @@
 //! Devices in a room's group: who may send to it, whom it is delivered to, which peers follow it.
 
-use protocol::{DeviceId, Domain, RoomId, Seq};
+use protocol::{DeviceId, Domain, Seq};
 
 use super::logs::LogId;
 use super::row::{Column, execute, fetch_all, fetch_optional, int, limit};
@@ -90,23 +90,17 @@ pub async fn domains(tx: &mut Tx, log: LogId) -> Result<Vec<Domain>, StoreError>
     rows.iter().map(|(domain,)| Column("member", "domain").parse(domain)).collect()
 }
 
-/// Which of the rooms that this node knows a device is in.
+/// Whether a device is in `n` rooms that this node knows, or in more; `n` is at least 1.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn rooms_of(
-    tx: &mut Tx,
-    device: &DeviceId,
-    max: usize,
-) -> Result<Vec<(LogId, RoomId)>, StoreError> {
-    let rows = fetch_all!(
+pub async fn in_as_many(tx: &mut Tx, device: &DeviceId, n: usize) -> Result<bool, StoreError> {
+    let last = fetch_optional!(
         tx,
-        (i64, String),
-        "SELECT m.log_id, r.uri FROM member m JOIN room r ON r.log_id = m.log_id WHERE m.device = $1 ORDER BY m.log_id LIMIT $2",
+        (i64,),
+        "SELECT log_id FROM member WHERE device = $1 ORDER BY log_id LIMIT 1 OFFSET $2",
         device.as_str(),
-        limit(max)
+        limit(n.saturating_sub(1))
     )?;
-    rows.into_iter()
-        .map(|(log, uri)| Ok((LogId::new(log), Column("room", "uri").parse(&uri)?)))
-        .collect()
+    Ok(last.is_some())
 }

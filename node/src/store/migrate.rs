@@ -1,4 +1,5 @@
-//! The schema: forward-only migrations, embedded in the program. A database from the future is refused untouched.
+//! The schema: forward-only migrations, embedded in the program. A database from the future is refused untouched, and one from the past
+//! where it is not this program's to change.
 
 use std::borrow::Cow;
 
@@ -6,7 +7,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgPool, SqlSafeStr as _, SqlitePool};
 
-use super::StoreError;
+use super::{Older, StoreError};
 
 /// `(version, name, text for SQLite, text for PostgreSQL)`. Never edited once released; only added to.
 const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
@@ -32,15 +33,23 @@ pub fn known() -> i64 {
     MIGRATIONS.iter().map(|m| m.0).max().unwrap_or(0)
 }
 
-fn refuse(found: Option<i64>) -> Result<(), StoreError> {
-    match found {
-        Some(found) if found > known() => Err(StoreError::NewerSchema { found, known: known() }),
-        _ => Ok(()),
+/// Refuses a database that was not made by this version of the program, unless it may be brought up to date.
+fn judge(found: Option<i64>, older: Older) -> Result<(), StoreError> {
+    let (found, known) = (found.unwrap_or(0), known());
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
     }
+    if found < known && older == Older::Refuse {
+        return Err(StoreError::OlderSchema { found, known });
+    }
+    Ok(())
 }
 
 /// Looks at the file without changing a byte of it.
-pub(super) async fn refuse_newer_sqlite(options: &SqliteConnectOptions) -> Result<(), StoreError> {
+pub(super) async fn judge_sqlite(
+    options: &SqliteConnectOptions,
+    older: Older,
+) -> Result<(), StoreError> {
     let mut connection = options.connect().await?;
     let (tables,): (i64,) = sqlx::query_as(
         "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'",
@@ -56,21 +65,27 @@ pub(super) async fn refuse_newer_sqlite(options: &SqliteConnectOptions) -> Resul
         found
     };
     connection.close().await?;
-    refuse(found)
+    judge(found, older)
 }
 
 pub(super) async fn run_sqlite(pool: &SqlitePool) -> Result<(), StoreError> {
     Ok(migrator(|m| m.2).run(pool).await?)
 }
 
-pub(super) async fn run_postgres(pool: &PgPool) -> Result<(), StoreError> {
+pub(super) async fn run_postgres(pool: &PgPool, older: Older) -> Result<(), StoreError> {
     let (there,): (bool,) = sqlx::query_as("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(pool)
         .await?;
-    if there {
+    let found = if there {
         let (found,): (Option<i64>,) =
             sqlx::query_as("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(pool).await?;
-        refuse(found)?;
+        found
+    } else {
+        None
+    };
+    judge(found, older)?;
+    if found == Some(known()) && older == Older::Refuse {
+        return Ok(());
     }
     Ok(migrator(|m| m.3).run(pool).await?)
 }

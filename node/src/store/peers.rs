@@ -4,17 +4,15 @@ use federation::Reach;
 use federation::pairing::Offer;
 use protocol::{Domain, Timestamp};
 
-use super::row::{Column, execute, fetch_all, fetch_optional, ms, row};
+use super::row::{Column, execute, fetch_all, fetch_one, fetch_optional, ms, row};
 use super::{StoreError, Tx};
 
 /// How we stand with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerState {
-    /// Added here; it has not yet confirmed.
-    Pending,
     /// Both sides know each other.
     Active,
-    /// We refuse it.
+    /// An operator of ours wants no traffic with it.
     Blocked,
 }
 
@@ -23,7 +21,6 @@ impl PeerState {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Pending => "pending",
             Self::Active => "active",
             Self::Blocked => "blocked",
         }
@@ -31,7 +28,6 @@ impl PeerState {
 
     fn from_column(text: &str) -> Result<Self, StoreError> {
         Ok(match text {
-            "pending" => Self::Pending,
             "active" => Self::Active,
             "blocked" => Self::Blocked,
             _ => return Err(Column("peer", "state").corrupt()),
@@ -60,6 +56,18 @@ pub struct Peer {
     pub last_contact: Option<Timestamp>,
     /// What went wrong since.
     pub last_error: Option<String>,
+}
+
+impl Peer {
+    /// Whom to dial; nobody when it is blocked.
+    #[must_use]
+    pub fn open(self) -> Option<federation::Peer> {
+        let Self { domain, host, port, node_key, reach, state, .. } = self;
+        match state {
+            PeerState::Active => Some(federation::Peer { domain, node_key, host, port, reach }),
+            PeerState::Blocked => None,
+        }
+    }
 }
 
 row! {
@@ -201,11 +209,30 @@ pub async fn failed(tx: &mut Tx, domain: &Domain, error: &str) -> Result<(), Sto
     Ok(())
 }
 
-/// Forgets a peer. What waits for it stays in its logs. False when there is none.
+/// How many rooms are shared with a peer: such as this node orders and it has a member in, and such as it orders and we have a member in.
+///
+/// # Errors
+/// When the database fails.
+pub async fn shared_rooms(tx: &mut Tx, domain: &Domain) -> Result<u64, StoreError> {
+    let (count,) = fetch_one!(
+        tx,
+        (i64,),
+        "SELECT COUNT(*) FROM log l \
+         WHERE (l.kind = 'room' AND EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id AND m.domain = $1)) \
+         OR (l.kind = 'replica' AND l.hub = $1 AND EXISTS (SELECT 1 FROM member m WHERE m.log_id = l.id))",
+        domain.as_str()
+    )?;
+    Column("log", "id").number(count)
+}
+
+/// Forgets a peer, how deliveries to it went, and the lines that it used, which would let it in again. What waits for it stays in its logs.
+/// False when there is none.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn remove(tx: &mut Tx, domain: &Domain) -> Result<bool, StoreError> {
+    execute!(tx, "DELETE FROM lane WHERE reader = $1", domain.as_str())?;
+    execute!(tx, "DELETE FROM peer_invite WHERE used_by = $1", domain.as_str())?;
     let removed = execute!(tx, "DELETE FROM peer WHERE domain = $1", domain.as_str())?;
     Ok(removed > 0)
 }

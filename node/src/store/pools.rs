@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
 
-use super::{Inner, Location, Options, StoreError, Tx, migrate};
+use super::{Inner, Location, Older, Options, StoreError, Tx, migrate};
 
 /// Snapshots at a time.
 const READ_CONNECTIONS: u32 = 4;
@@ -27,8 +27,8 @@ pub(super) enum Pools {
 impl Pools {
     pub(super) async fn open(options: &Options) -> Result<Self, StoreError> {
         match &options.location {
-            Location::Sqlite(path) => open_sqlite(path, options.create).await,
-            Location::Postgres(url) => open_postgres(url).await,
+            Location::Sqlite(path) => open_sqlite(path, options).await,
+            Location::Postgres(url) => open_postgres(url, options.older).await,
         }
     }
 
@@ -92,15 +92,15 @@ fn settle(mut tx: Tx, begun: Result<(), StoreError>) -> Result<Tx, StoreError> {
     }
 }
 
-async fn open_sqlite(path: &Path, create: bool) -> Result<Pools, StoreError> {
+async fn open_sqlite(path: &Path, options: &Options) -> Result<Pools, StoreError> {
     let exists = path.try_exists().map_err(|e| StoreError::file(path, e))?;
-    if !exists && !create {
+    if !exists && !options.create {
         return Err(StoreError::Missing(path.to_owned()));
     }
     if exists {
         // Before anything that could change the file, its journal mode included.
         let look = SqliteConnectOptions::new().filename(path).pragma("query_only", "ON");
-        migrate::refuse_newer_sqlite(&look.busy_timeout(WAIT)).await?;
+        migrate::judge_sqlite(&look.busy_timeout(WAIT), options.older).await?;
     }
     if !exists {
         // SQLite gives its other files the same mode. What it holds is nobody else's business.
@@ -138,7 +138,9 @@ async fn open_sqlite(path: &Path, create: bool) -> Result<Pools, StoreError> {
     if !new_enough(&version) {
         return Err(StoreError::OldSqlite { found: version });
     }
-    migrate::run_sqlite(&write).await?;
+    if options.older == Older::Update {
+        migrate::run_sqlite(&write).await?;
+    }
     if !exists {
         sync_folder(path)?;
     }
@@ -176,7 +178,7 @@ fn sync_folder(path: &Path) -> Result<(), StoreError> {
         .map_err(|e| StoreError::file(folder, e))
 }
 
-async fn open_postgres(url: &str) -> Result<Pools, StoreError> {
+async fn open_postgres(url: &str, older: Older) -> Result<Pools, StoreError> {
     let base: PgConnectOptions = url.parse::<PgConnectOptions>()?;
     // Stated, because a server or role may be set up to answer before the disk did.
     let base = base.application_name("waxwing-node").options([
@@ -188,7 +190,7 @@ async fn open_postgres(url: &str) -> Result<Pools, StoreError> {
         |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(WAIT);
     // A second connection, so that the next batch need not wait for a broken one to be noticed.
     let write = pool(2).connect_with(base.clone()).await?;
-    migrate::run_postgres(&write).await?;
+    migrate::run_postgres(&write, older).await?;
     let read = pool(READ_CONNECTIONS).after_release(|connection, _| {
         Box::pin(async move {
             sqlx::query("ROLLBACK").execute(connection).await?;

@@ -224,34 +224,6 @@ impl TryFrom<OfReaderRow> for (Log, Stay) {
     }
 }
 
-/// The readers of `log` by name after `after`, at most `max`.
-///
-/// # Errors
-/// When the database fails.
-pub async fn of_log(
-    tx: &mut Tx,
-    log: LogId,
-    after: Option<&Reader>,
-    max: usize,
-) -> Result<Vec<(Reader, Stay)>, StoreError> {
-    let rows = fetch_all!(
-        tx,
-        (String, i64, i64, Option<i64>),
-        "SELECT reader, from_seq, cursor, until_seq FROM reader WHERE log_id = $1 AND reader > $2 ORDER BY reader, from_seq LIMIT $3",
-        log.get(),
-        after.map_or("", Reader::as_str),
-        limit(max)
-    )?;
-    rows.into_iter()
-        .map(|(reader, from, cursor, until)| {
-            Ok((
-                Column("reader", "reader").parse(&reader)?,
-                Stay::from_columns(from, cursor, until)?,
-            ))
-        })
-        .collect()
-}
-
 /// The least cursor of all who still need something of a log; nothing when nobody does.
 ///
 /// # Errors

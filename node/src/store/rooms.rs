@@ -93,6 +93,21 @@ pub async fn list(tx: &mut Tx, after: Option<LogId>, max: usize) -> Result<Vec<R
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
+/// How many rooms are kept here that `hub`, another node, orders; at most `max`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_hub(tx: &mut Tx, hub: &Domain, max: u32) -> Result<u64, StoreError> {
+    let (count,) = fetch_one!(
+        tx,
+        (i64,),
+        "SELECT COUNT(*) FROM (SELECT 1 FROM room WHERE hub = $1 AND group_state IS NULL LIMIT $2) some",
+        hub.as_str(),
+        i64::from(max)
+    )?;
+    Column("room", "hub").number(count)
+}
+
 /// The public MLS state of a room, on its hub.
 ///
 /// # Errors
@@ -163,7 +178,7 @@ pub async fn follow_epoch(tx: &mut Tx, log: LogId, epoch: Epoch) -> Result<(), S
     Ok(())
 }
 
-/// A proposal that no commit has taken yet.
+/// A proposal that no commit has taken yet. The message itself is in its entry, and in the MLS state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
     /// Its entry.
@@ -172,8 +187,6 @@ pub struct Proposal {
     pub epoch: Epoch,
     /// The MLS `ProposalRef`.
     pub reference: Vec<u8>,
-    /// The PublicMessage (an `MLSMessage`).
-    pub body: Vec<u8>,
 }
 
 /// Keeps a proposal; once, however often it comes.
@@ -183,38 +196,27 @@ pub struct Proposal {
 pub async fn add_proposal(tx: &mut Tx, log: LogId, proposal: &Proposal) -> Result<(), StoreError> {
     execute!(
         tx,
-        "INSERT INTO pending_proposal (log_id, seq, epoch, reference, body) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (log_id, reference) DO NOTHING",
+        "INSERT INTO pending_proposal (log_id, seq, epoch, reference) VALUES ($1, $2, $3, $4) ON CONFLICT (log_id, reference) DO NOTHING",
         log.get(),
         int(proposal.seq.get()),
         int(proposal.epoch.get()),
-        proposal.reference.as_slice(),
-        proposal.body.as_slice()
+        proposal.reference.as_slice()
     )?;
     Ok(())
 }
 
-/// The pending proposals of a room, in the order they came; at most `max`.
+/// The entry of the newest pending proposal of a room; 0 when there is none. Within an epoch they only become more.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn proposals(tx: &mut Tx, log: LogId, max: usize) -> Result<Vec<Proposal>, StoreError> {
-    let rows = fetch_all!(
+pub async fn newest_proposal(tx: &mut Tx, log: LogId) -> Result<Seq, StoreError> {
+    let (seq,) = fetch_one!(
         tx,
-        (i64, i64, Vec<u8>, Vec<u8>),
-        "SELECT seq, epoch, reference, body FROM pending_proposal WHERE log_id = $1 ORDER BY seq, reference LIMIT $2",
-        log.get(),
-        limit(max)
+        (i64,),
+        "SELECT COALESCE(MAX(seq), 0) FROM pending_proposal WHERE log_id = $1",
+        log.get()
     )?;
-    rows.into_iter()
-        .map(|(seq, epoch, reference, body)| {
-            Ok(Proposal {
-                seq: Column("pending_proposal", "seq").seq(seq)?,
-                epoch: Epoch::new(Column("pending_proposal", "epoch").number(epoch)?),
-                reference,
-                body,
-            })
-        })
-        .collect()
+    Column("pending_proposal", "seq").seq(seq)
 }
 
 /// Forgets the proposals of all epochs before `epoch`: a commit ended them.

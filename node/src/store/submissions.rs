@@ -178,19 +178,25 @@ pub async fn find(tx: &mut Tx, key: &Key) -> Result<Option<Submission>, StoreErr
     .transpose()
 }
 
-/// Remembers a submission. False, and nothing changed, when one is remembered under `key` already.
+/// Remembers a submission, and how many bytes it takes while it waits for a foreign hub. False, and nothing changed, when one is
+/// remembered under `key` already.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn record(tx: &mut Tx, key: &Key, submission: &Submission) -> Result<bool, StoreError> {
+pub async fn record(
+    tx: &mut Tx,
+    key: &Key,
+    submission: &Submission,
+    bytes: u64,
+) -> Result<bool, StoreError> {
     let (state, accepted) = match &submission.state {
         State::Stored => ("stored", None),
         State::Accepted(accepted) => ("accepted", Some(accepted)),
     };
     let recorded = execute!(
         tx,
-        "INSERT INTO submission (origin, room, submit_key, digest, state, incarnation, seq, at_ms, chain, created_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (origin, room, submit_key) DO NOTHING",
+        "INSERT INTO submission (origin, room, submit_key, digest, state, incarnation, seq, at_ms, chain, bytes, created_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (origin, room, submit_key) DO NOTHING",
         key.origin.as_str(),
         key.room.as_str(),
         key.bytes.as_slice(),
@@ -200,6 +206,7 @@ pub async fn record(tx: &mut Tx, key: &Key, submission: &Submission) -> Result<b
         accepted.map(|a| int(a.place.seq.get())),
         accepted.map(|a| ms(a.at)),
         accepted.map(|a| a.chain.as_bytes().as_slice()),
+        int(bytes),
         ms(submission.created)
     )?;
     Ok(recorded > 0)
@@ -272,22 +279,6 @@ pub async fn waiting(tx: &mut Tx, device: &protocol::DeviceId) -> Result<Waiting
     )?;
     let number = |n| Column("submission", "bytes").number(n);
     Ok(Waiting { count: number(count)?, bytes: number(bytes)?, joining: number(joining)? })
-}
-
-/// Notes how much a submission that waits for a foreign hub takes.
-///
-/// # Errors
-/// When the database fails.
-pub async fn weigh(tx: &mut Tx, key: &Key, bytes: u64) -> Result<(), StoreError> {
-    execute!(
-        tx,
-        "UPDATE submission SET bytes = $4 WHERE origin = $1 AND room = $2 AND submit_key = $3",
-        key.origin.as_str(),
-        key.room.as_str(),
-        key.bytes.as_slice(),
-        int(bytes)
-    )?;
-    Ok(())
 }
 
 /// The hub gave a stored submission its place. False when nothing stored is remembered under `key`.

@@ -13,7 +13,7 @@ use protocol::{Code, Domain, Refusal, Seq, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::peers::{self, Line};
+use super::peers::Line;
 use super::{notify, uplink};
 use crate::app::App;
 use crate::error::{Error, Outcome, Stop};
@@ -141,6 +141,11 @@ impl Carrying<'_> {
     /// Sends what comes next; says whether the stay goes on.
     async fn send(&self, lane: &mut Lane, stay: &Stay, after: Seq, count: usize) -> Outcome<bool> {
         let mut tx = self.app.store.snapshot().await?;
+        // An operator may have blocked or removed it since: then nothing goes to it, on open connections neither.
+        let Some(peer) = known::find(&mut tx, &self.peer).await?.and_then(known::Peer::open) else {
+            self.app.federation.forget(&self.peer);
+            return Ok(false);
+        };
         let log = logs::get(&mut tx, self.log).await?;
         let until = last(&log, stay);
         let cargo = match &log.name {
@@ -157,7 +162,7 @@ impl Carrying<'_> {
         };
         let started = lane.attempt_started(to, self.app.now(), self.app.entropy.jitter()).clone();
         self.write_attempt(&started).await?;
-        let (outcome, error) = self.dial(&log, &cargo, (stay.from, to)).await;
+        let (outcome, error) = self.dial(&peer, &log, &cargo, (stay.from, to)).await;
         let now = self.app.now();
         let effect = lane.on_result(outcome, now, self.app.entropy.jitter());
         self.log_effect(&log, &effect, error.as_deref());
@@ -185,21 +190,15 @@ impl Carrying<'_> {
 
     async fn dial(
         &self,
+        peer: &federation::Peer,
         log: &Log,
         cargo: &Cargo,
         (from, to): (Seq, Seq),
     ) -> (Result_, Option<String>) {
         let Some(room) = log.name.room() else { return (Result_::Unknown, None) };
-        let peer = match peers::active(self.app, &self.peer).await {
-            Ok(peer) => peer,
-            Err(stop) => {
-                let refusal = stop.into_refusal();
-                return (Result_::Refused(refusal.clone()), Some(refusal.to_string()));
-            }
-        };
         match cargo {
             Cargo::Entries(batch) => {
-                let answer = self.app.federation.notify(&peer, room, batch).await;
+                let answer = self.app.federation.notify(peer, room, batch).await;
                 self.learn(&answer);
                 match answer {
                     Answer::Done(done) => (notify::result(done, to, from), None),
@@ -207,7 +206,7 @@ impl Carrying<'_> {
                 }
             }
             Cargo::Submission(request) => {
-                let answer = uplink::hand_over(&self.app.federation, &peer, room, request).await;
+                let answer = uplink::hand_over(&self.app.federation, peer, room, request).await;
                 self.learn(&answer);
                 match answer {
                     Answer::Done(Ok(())) => (Result_::Accepted(to), None),

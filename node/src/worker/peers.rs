@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::app::App;
 use crate::error;
-use crate::store::peers::{self, PeerState};
+use crate::store::peers;
 
 /// All peers that were talked to since the start.
 #[derive(Debug)]
@@ -106,17 +106,10 @@ impl Line {
 /// `UnknownPeer` when it is not on the allow-list or was blocked.
 pub(crate) async fn active(app: &App, peer: &Domain) -> error::Outcome<federation::Peer> {
     let found = peers::find(&mut app.store.snapshot().await?, peer).await?;
-    let row = found.filter(|p| p.state != PeerState::Blocked);
-    let row = row.ok_or_else(|| {
+    let open = found.and_then(peers::Peer::open).ok_or_else(|| {
         Refusal::because(Code::UnknownPeer, format!("{peer} is not paired with this node."))
     })?;
-    Ok(federation::Peer {
-        domain: row.domain,
-        node_key: row.node_key,
-        host: row.host,
-        port: row.port,
-        reach: row.reach,
-    })
+    Ok(open)
 }
 
 /// An authenticated request of a peer came in: whatever waits for it may go. Noted in the database to the minute.

@@ -8,6 +8,8 @@ mod hot;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod opening;
+#[cfg(test)]
 mod people;
 #[cfg(test)]
 mod placing;

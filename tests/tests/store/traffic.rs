@@ -12,7 +12,8 @@ use protocol::log::Digest;
 use protocol::{Cursor, Epoch, Incarnation, SubmitId};
 
 use crate::harness::{
-    at, chain, device, domain, entry, log_with, on_both, read, room, seq, user, write,
+    at, chain, device, domain, entry, foreign, log_with, on_both, read, room, seq, start, user,
+    write,
 };
 
 fn accepted(n: u64) -> State {
@@ -38,9 +39,9 @@ async fn a_repetition_finds_the_first_answer() {
         let store = db.open().await;
         let from_peer = Key::of_peer(domain("b.example"), room("x"), &Digest::of_bytes(b"mls"));
         let peers_key = from_peer.clone();
-        assert!(write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(4), 10)).await));
-        assert!(!write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(5), 10)).await));
-        assert!(write!(store, tx => submissions::record(tx, &peers_key, &submission(State::Stored, 20)).await));
+        assert!(write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(4), 10), 0).await));
+        assert!(!write!(store, tx => submissions::record(tx, &key(1), &submission(accepted(5), 10), 0).await));
+        assert!(write!(store, tx => submissions::record(tx, &peers_key, &submission(State::Stored, 20), 0).await));
         let find = async |key: &Key| read!(store, tx => submissions::find(tx, key).await);
         assert_eq!(find(&key(1)).await, Some(submission(accepted(4), 10)));
         assert_eq!(find(&from_peer).await, Some(submission(State::Stored, 20)));
@@ -187,10 +188,9 @@ async fn what_a_device_has_waiting_is_counted_over_all_rooms() {
         write!(store, tx => {
             readers::add(tx, replica, &Reader::Device(device("ana/1")), seq(1)).await?;
             for key in [key(1), elsewhere] {
-                submissions::record(tx, &key, &submission(State::Stored, 1)).await?;
-                submissions::weigh(tx, &key, 10).await?;
+                submissions::record(tx, &key, &submission(State::Stored, 1), 10).await?;
             }
-            submissions::record(tx, &key(3), &submission(accepted(1), 1)).await
+            submissions::record(tx, &key(3), &submission(accepted(1), 1), 0).await
         });
         assert_eq!(waiting().await, (2, 20, 1), "one of them is for a room that it does not read");
         assert!(write!(store, tx => submissions::accept(tx, &key(1), &place(7)).await));
@@ -206,9 +206,9 @@ async fn old_answers_go_but_never_what_still_waits() {
         let store = db.open().await;
         write!(store, tx => {
             for n in 1..=5 {
-                submissions::record(tx, &key(n), &submission(accepted(1), u64::from(n))).await?;
+                submissions::record(tx, &key(n), &submission(accepted(1), u64::from(n)), 0).await?;
             }
-            submissions::record(tx, &key(9), &submission(State::Stored, 1)).await
+            submissions::record(tx, &key(9), &submission(State::Stored, 1), 0).await
         });
         assert_eq!(write!(store, tx => submissions::purge(tx, at(4), 2).await), 2);
         let find = async |n| read!(store, tx => submissions::find(tx, &key(n)).await).is_some();
@@ -228,11 +228,11 @@ async fn what_a_restored_hub_may_have_lost_is_forgotten_and_nothing_else() {
         let others = other.clone();
         write!(store, tx => {
             // Handed over: the place is the hub's to give, so there is none.
-            submissions::record(tx, &key(1), &submission(accepted(0), 10)).await?;
-            submissions::record(tx, &key(2), &submission(accepted(0), 11)).await?;
-            submissions::record(tx, &key(3), &submission(State::Stored, 12)).await?;
-            submissions::record(tx, &key(4), &submission(accepted(7), 12)).await?;
-            submissions::record(tx, &others, &submission(accepted(0), 12)).await
+            submissions::record(tx, &key(1), &submission(accepted(0), 10), 0).await?;
+            submissions::record(tx, &key(2), &submission(accepted(0), 11), 0).await?;
+            submissions::record(tx, &key(3), &submission(State::Stored, 12), 0).await?;
+            submissions::record(tx, &key(4), &submission(accepted(7), 12), 0).await?;
+            submissions::record(tx, &others, &submission(accepted(0), 12), 0).await
         });
         assert_eq!(write!(store, tx => submissions::forget(tx, &room("x"), at(10)).await), 1);
         let found =
@@ -255,7 +255,7 @@ async fn a_peer_keeps_its_history_when_it_is_saved_again() {
             port: 8443,
             node_key: [1; 32],
             reach: federation::Reach::Public,
-            state: PeerState::Pending,
+            state: PeerState::Active,
             added: at(1),
             last_contact: None,
             last_error: None,
@@ -277,7 +277,7 @@ async fn a_peer_keeps_its_history_when_it_is_saved_again() {
             host: "new.b.example".into(),
             state: PeerState::Blocked,
             last_contact: Some(at(77)),
-            ..peer
+            ..peer.clone()
         };
         assert_eq!(read!(store, tx => peers::list(tx).await), [expected]);
         assert!(write!(store, tx => peers::remove(tx, &domain("b.example")).await));
@@ -295,6 +295,50 @@ async fn a_peer_keeps_its_history_when_it_is_saved_again() {
         assert!(take("b.example", 99).await && !take("c.example", 99).await && take("b.example", 500).await);
         assert_eq!(offer().await.used_by, Some(domain("b.example")));
         assert_eq!(write!(store, tx => peers::purge_invites(tx, at(101)).await), 1);
+        // Who is forgotten does not come back by the line that it used.
+        let again = peer.clone();
+        write!(store, tx => {
+            peers::save(tx, &again).await?;
+            peers::create_invite(tx, &[3; 32], at(1), at(100)).await?;
+            peers::take_invite(tx, &[3; 32], &again.domain, at(2)).await?;
+            peers::remove(tx, &again.domain).await
+        });
+        assert!(!write!(store, tx => peers::take_invite(tx, &[3; 32], &domain("b.example"), at(2)).await));
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rooms_are_counted_by_hub_and_shared_ones_by_who_is_in_them() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let b = domain("b.example");
+        let names = [("x", "a.example"), ("y", "b.example"), ("z", "b.example"), ("v", "c.example")];
+        let mut logs_ = Vec::new();
+        for (name, hub) in names {
+            let uri = protocol::RoomId::new(&domain(hub), name).unwrap();
+            let ours = hub == "a.example";
+            let name = if ours { LogName::Room(uri.clone()) } else { LogName::Replica(uri.clone()) };
+            let (hub, group) = (domain(hub), ours.then_some([1_u8]));
+            let log = write!(store, tx => {
+                let log = logs::create(tx, &name, &hub, &start(0), at(1)).await?.unwrap();
+                let row = Room { log, room: uri, hub, suite: 1, epoch: protocol::Epoch::new(0), created: at(1) };
+                rooms::create(tx, &row, group.as_ref().map(<[u8; 1]>::as_slice)).await?;
+                Ok(log)
+            });
+            logs_.push(log);
+        }
+        for (hub, max, count) in [("b.example", 9, 2), ("b.example", 1, 1), ("c.example", 9, 1), ("a.example", 9, 0)] {
+            assert_eq!(read!(store, tx => rooms::of_hub(tx, &domain(hub), max).await), count, "{hub}");
+        }
+        let shared = async || read!(store, tx => peers::shared_rooms(tx, &b).await);
+        assert_eq!(shared().await, 0, "nobody is in them");
+        let (x, y) = (logs_[0], logs_[1]);
+        write!(store, tx => members::add(tx, x, &foreign("eve/1"), seq(1)).await);
+        assert_eq!(shared().await, 1);
+        write!(store, tx => members::add(tx, y, &device("ana/1"), seq(1)).await);
+        assert_eq!(shared().await, 2);
         store.close().await;
     })
     .await;

@@ -1,104 +1,16 @@
-//! The `waxwing` program itself against real nodes: what a person and a script can do with it, what it prints, and how it ends.
-
-#![expect(
-    clippy::indexing_slicing,
-    reason = "a field that JSON lacks is null, and a list that is too short fails the test"
-)]
-
-use std::path::Path;
-use std::time::Duration;
+//! Talking: rooms, messages, devices, a node that is away.
 
 use serde_json::Value;
-use tests::command::{Ran, Waxwing};
+use tests::Outcome;
+use tests::command::Waxwing;
 use tests::device::eventually;
-use tests::node::lead_line;
-use tests::proxy::Proxy;
 use tests::trouble::During as _;
-use tests::world::{World, setup};
-use tests::{Outcome, Trouble, inspect};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Child;
+use tests::world::World;
 
-const SETTLE: Duration = Duration::from_secs(30);
-const NODES: [&str; 2] = ["a.localhost", "b.localhost"];
-
-/// A new person at node `i`, by the program alone.
-async fn person(world: &mut World, i: usize, name: &str) -> Outcome<Waxwing> {
-    let line = world.invite(i).await?;
-    let program = Waxwing::new(&world.device_folder(name));
-    program.register(&line, name, &[]).await?;
-    Ok(program)
-}
-
-fn text(value: &Value, key: &str) -> Outcome<String> {
-    let found = value.get(key).and_then(Value::as_str);
-    Ok(found.during(format!("{key} in {value}"))?.to_owned())
-}
-
-/// Exactly these fields, in any order: none was taken away, and a new one is described.
-fn fields(value: &Value, wanted: &str) {
-    let mut has: Vec<&str> =
-        value.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
-    let mut wanted: Vec<&str> = wanted.split_whitespace().collect();
-    has.sort_unstable();
-    wanted.sort_unstable();
-    assert_eq!(has, wanted, "{value}");
-}
-
-/// It ended with this exit code and this error, and said what to do.
-fn failed(ran: &Ran, exit: i32, code: &str) -> Outcome<Value> {
-    let error = ran.error()?;
-    assert_eq!((ran.code, text(&error, "code")?.as_str()), (Some(exit), code), "{error}");
-    let optional = error.get("retry_after_ms").map_or("", |_| "retry_after_ms");
-    fields(&error, &format!("code message retryable hint docs {optional}"));
-    assert!(!text(&error, "message")?.is_empty() && !text(&error, "hint")?.is_empty(), "{error}");
-    Ok(error)
-}
-
-/// The objects it printed, one a line.
-fn lines(ran: &Ran) -> Outcome<Vec<Value>> {
-    ran.stdout.lines().map(|l| serde_json::from_str(l).during(l.to_owned())).collect()
-}
-
-const ROOM: &str = "room name status hub suite epoch seq members";
-const STATE: &str = "submit_id room state seq at";
-const MESSAGE: &str =
-    "event room message_id submit_id sender device counter text seq at written late flags state";
-
-/// The room as the device lists it.
-async fn listed(program: &Waxwing, room: &str) -> Outcome<Option<Value>> {
-    let ran = program.run(&["room", "list"]).await?;
-    ran.done()?;
-    Ok(lines(&ran)?.into_iter().find(|r| r["room"] == room))
-}
-
-async fn until_status(program: &Waxwing, room: &str, status: &str) -> Outcome<Value> {
-    eventually(SETTLE, &format!("{room} {status}"), async || {
-        Ok(listed(program, room).await?.filter(|r| r["status"] == status))
-    })
-    .await
-}
-
-fn handles(room: &Value) -> Vec<&str> {
-    let members = room["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-    members.iter().filter_map(|m| m["user"].as_str()).collect()
-}
-
-/// A room of Ana's with Bea in it, both by the program.
-async fn room_of_two(ana: &Waxwing, bea: &Waxwing, name: &str) -> Outcome<String> {
-    let made = ana.run(&["room", "create", name]).await?.json()?;
-    fields(&made, ROOM);
-    assert_eq!((made["name"].as_str(), made["status"].as_str()), (Some(name), Some("active")));
-    let room = text(&made, "room")?;
-    let invited = ana.run(&["room", "invite", name, "@bea@b.localhost"]).await?.json()?;
-    fields(&invited, STATE);
-    assert_eq!(
-        (invited["state"].as_str(), invited["room"].as_str()),
-        (Some("accepted"), Some(room.as_str()))
-    );
-    until_status(bea, &room, "active").await?;
-    Ok(room)
-}
+use crate::common::{
+    MESSAGE, NODES, SETTLE, STATE, failed, fields, handles, hears, lines, listed, listening,
+    person, read, room_of_two, text, texts, until_status, write,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_command_after_an_invitation_knows_the_room() -> Outcome<()> {
@@ -119,45 +31,6 @@ async fn the_first_command_after_an_invitation_knows_the_room() -> Outcome<()> {
     assert_eq!(texts(&read(&ana, &room).await?), ["here I am"]);
     world.passed();
     Ok(())
-}
-
-async fn read(program: &Waxwing, room: &str) -> Outcome<Vec<Value>> {
-    let ran = program.run(&["read", room]).await?;
-    ran.done()?;
-    lines(&ran)
-}
-
-fn texts(messages: &[Value]) -> Vec<&str> {
-    messages.iter().filter_map(|m| m["text"].as_str()).collect()
-}
-
-/// The next object that a running program prints, of this kind.
-async fn hears(
-    lines: &mut tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
-    event: &str,
-) -> Outcome<Value> {
-    let next = async {
-        while let Some(line) = lines.next_line().await? {
-            let value: Value = serde_json::from_str(&line)?;
-            if value["event"] == event {
-                return Ok(value);
-            }
-        }
-        Trouble::is(format!("it ended without {event}"))
-    };
-    let heard = tokio::time::timeout(SETTLE, next).await;
-    heard.map_err(|_| Trouble::new(format!("no {event} in time")))?
-}
-
-/// `listen`, connected; while it runs it holds the folder.
-async fn listening(
-    program: &Waxwing,
-    more: &[&str],
-) -> Outcome<(Child, tokio::io::Lines<BufReader<tokio::process::ChildStdout>>)> {
-    let mut child = program.spawn(&[&["listen"], more].concat())?;
-    let mut lines = BufReader::new(child.stdout.take().during("its stdout")?).lines();
-    hears(&mut lines, "connected").await?;
-    Ok((child, lines))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -344,111 +217,6 @@ async fn two_processes_never_share_one_devices_state() -> Outcome<()> {
     assert!(tokio::time::timeout(SETTLE, heard.next_line()).await.is_ok());
     ana.run(&["send", &room, "after it", "--wait", "accepted"]).await?.done()?;
     assert_eq!(texts(&read(&ana, &room).await?), ["after it"]);
-    world.passed();
-    Ok(())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
-    std::fs::write(path, bytes).during(path.display())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_cannot_be_opened_is_told_in_a_sentence() -> Outcome<()> {
-    let mut world = World::start("stores", &["a.localhost"]).await?;
-    let line = world.invite(0).await?;
-    let ana = Waxwing::new(&world.device_folder("ana"));
-    let passphrase = ana.folder().with_extension("passphrase");
-    write(&passphrase, b"the right one\n")?;
-    let file = passphrase.display().to_string();
-    ana.register(&line, "ana", &["--passphrase-file", &file]).await?;
-    ana.run(&["whoami", "--passphrase-file", &file]).await?.done()?;
-    for wrong in ["the wrong one\n", "\n"] {
-        write(&passphrase, wrong.as_bytes())?;
-        let error =
-            failed(&ana.run(&["whoami", "--passphrase-file", &file]).await?, 1, "wrong-seal")?;
-        assert!(text(&error, "hint")?.contains("--passphrase-file"), "{error}");
-    }
-    failed(&ana.run(&["whoami"]).await?, 1, "wrong-seal")?;
-    write(&passphrase, b"the right one\n")?;
-    ana.run(&["whoami", "--passphrase-file", &file]).await?.done()?;
-
-    let bea = person(&mut world, 0, "bea").await?;
-    let store = bea.folder().join("client.db");
-    // What is in the journal would hide what is wrong with the file.
-    inspect::fold(&store).await?;
-    let sound = std::fs::read(&store)?;
-    let mut torn = sound.clone();
-    torn.iter_mut().skip(2_000).step_by(3).for_each(|b| *b ^= 0x5a);
-    let garbage =
-        b"this is no database at all, and it is long enough to be taken for one. ".repeat(200);
-    for bytes in [garbage.as_slice(), &torn, b"short"] {
-        write(&store, bytes)?;
-        let ran = bea.run(&["whoami"]).await?;
-        let error = ran.error()?;
-        let (message, code) = (text(&error, "message")?, text(&error, "code")?);
-        assert_eq!(ran.code, Some(70), "{error}");
-        assert!(code == "damaged" || code == "corrupt", "{error}");
-        for raw in ["SQLite", "sqlite", "code:", "malformed", "error returned"] {
-            assert!(!message.contains(raw), "{message}");
-        }
-        assert!(
-            message.contains("damaged") && text(&error, "hint")?.contains("waxwing link"),
-            "{error}"
-        );
-        assert_eq!(std::fs::read(&store)?, bytes, "it was written to");
-    }
-    write(&store, &sound)?;
-    bea.run(&["whoami"]).await?.done()?;
-    world.passed();
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn somebody_elses_node_and_too_many_tries_have_their_own_exit_codes() -> Outcome<()> {
-    let mut strict = setup("a.localhost")?;
-    strict.settings.push(("limits.sign_ins_per_minute".to_owned(), "2".to_owned()));
-    let mut world = World::start_with("codes", vec![strict, setup("b.localhost")?]).await?;
-    // 4: behind the address of a line is another node than the line was made by.
-    let line = world.node(1)?.invite().await?;
-    let elsewhere = lead_line(&line, world.node(0)?.address()?)?;
-    let stranger = Waxwing::new(&world.device_folder("stranger"));
-    let password = stranger.folder().with_extension("password");
-    write(&password, b"correct horse battery\n")?;
-    let password = password.display().to_string();
-    let register = |line| ["register", line, "--name", "bea", "--password-file", password.as_str()];
-    let error = failed(&stranger.run(&register(&elsewhere)).await?, 4, "node-key")?;
-    assert!(text(&error, "message")?.contains("Nothing was sent"), "{error}");
-
-    // 4 too for a device that knows its node: whoever answers there now gets nothing.
-    let hop = Proxy::start().await?;
-    hop.lead_to(world.node(1)?.address()?);
-    let bea = Waxwing::new(&world.device_folder("bea"));
-    bea.register(&lead_line(&line, hop.address())?, "bea", &[]).await?;
-    hop.lead_to(world.node(0)?.address()?);
-    hop.cut();
-    failed(&bea.run(&["devices"]).await?, 4, "node-key")?;
-    let room = bea.run(&["room", "list"]).await?;
-    assert_eq!(room.code, Some(4), "{room:?}");
-
-    // 5: too many tries; the error says how long to wait.
-    let line = world.invite(0).await?;
-    Waxwing::new(&world.device_folder("ana")).register(&line, "ana", &[]).await?;
-    let limited = eventually(SETTLE, "the node has enough", async || {
-        let ran = stranger.run(&register(&line)).await?;
-        Ok((ran.code == Some(5)).then_some(ran))
-    })
-    .await?;
-    let error = failed(&limited, 5, "rate-limited")?;
-    assert!(
-        error["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0) && error["retryable"] == true
-    );
-    // 1: not the node's fault and not for later.
-    failed(&bea.run(&["read", "nowhere", "--offline"]).await?, 1, "unknown-room")?;
-    failed(
-        &bea.run(&["register", &line, "--name", "ana", "--password-file", &password]).await?,
-        1,
-        "account-exists",
-    )?;
     world.passed();
     Ok(())
 }
