@@ -5,6 +5,7 @@
 //! | [`world`] | nodes, people and rooms of one test; shows the logs when it fails |
 //! | [`node`] | one `waxwing-node` process: start, kill, stop, restart |
 //! | [`device`] | one device of a person, driven in this process, and what it saw |
+//! | [`disk`] | a small disk that can be filled |
 //! | [`command`] | the `waxwing` program |
 //! | [`peer`] | a peer that says what it likes |
 //! | [`postgres`] | a schema of its own for a node on PostgreSQL |
@@ -18,6 +19,7 @@
 pub mod chaos;
 pub mod command;
 pub mod device;
+pub mod disk;
 pub mod folder;
 pub mod inspect;
 pub mod ledger;

@@ -142,7 +142,9 @@ async fn open_sqlite(path: &Path, create: bool) -> Result<Pools, StoreError> {
     if !exists {
         sync_folder(path)?;
     }
+    // All of them now: a process that has run out of file descriptors still has its database.
     let read = SqlitePoolOptions::new()
+        .min_connections(READ_CONNECTIONS)
         .max_connections(READ_CONNECTIONS)
         .test_before_acquire(false)
         .acquire_timeout(WAIT)
@@ -155,7 +157,8 @@ async fn open_sqlite(path: &Path, create: bool) -> Result<Pools, StoreError> {
                 Ok(true)
             })
         })
-        .connect_lazy_with(base.create_if_missing(false).pragma("query_only", "ON"));
+        .connect_with(base.create_if_missing(false).pragma("query_only", "ON"))
+        .await?;
     Ok(Pools::Sqlite { write, read })
 }
 
