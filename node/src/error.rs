@@ -71,6 +71,10 @@ impl From<StoreError> for Stop {
             StoreError::Busy | StoreError::Conflict { .. } => {
                 Self::Refused(Refusal::new(Code::Unavailable).retry_after_ms(BUSY_RETRY_MS))
             }
+            StoreError::Unreachable(error) => {
+                tracing::warn!(%error, "the database is in trouble");
+                Self::Refused(Refusal::new(Code::Unavailable).retry_after_ms(BUSY_RETRY_MS))
+            }
             StoreError::Closed => Self::Refused(Code::Unavailable.into()),
             e => Self::Failed(e.into()),
         }

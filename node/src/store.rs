@@ -372,7 +372,7 @@ impl Tx {
     /// A statement failed.
     fn failed(&mut self, error: sqlx::Error) -> StoreError {
         let error = StoreError::from(error);
-        if error.is_fatal() || matches!(error, StoreError::Full) {
+        if error.is_fatal() || matches!(error, StoreError::Full | StoreError::Unreachable(_)) {
             self.trouble.get_or_insert_with(|| error.clone());
         }
         error

@@ -292,13 +292,12 @@ impl Feed {
             let fresh = entries.filter(|_| gap.is_none()).and_then(|span| {
                 reading::fresh(self.app.store.fresh(), &name, &served.log, span, served.sent)
             });
-            let run = match fresh {
-                Some(run) => run,
-                None => {
-                    let mut tx = self.app.store.snapshot().await?;
-                    let at = reading::At { after: served.log.head, chain: served.sent };
-                    reading::entries(&mut tx, &name, &served.log, (entries, gap), at).await?
-                }
+            let run = if let Some(run) = fresh {
+                run
+            } else {
+                let mut tx = self.app.store.snapshot().await?;
+                let at = reading::At { after: served.log.head, chain: served.sent };
+                reading::entries(&mut tx, &name, &served.log, (entries, gap), at).await?
             };
             let last = run.last;
             let Some((seq, _)) = last else {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use protocol::Domain;
 use protocol::invite::{Line, LineKind};
+use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
@@ -34,6 +35,8 @@ pub struct Node {
     folder: PathBuf,
     data: PathBuf,
     settings: Vec<(String, String)>,
+    /// Variables that are none of its settings.
+    variables: Vec<(String, OsString)>,
     process: Option<Child>,
     address: Option<SocketAddr>,
     /// Where peers and new devices are told to dial.
@@ -45,6 +48,8 @@ pub struct Node {
 
 /// A node that does not answer for so long after a start will not.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// And one that has not said where it listens after so long may have no room to write it down.
+const FILE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Makes a node's folder and configuration (or takes those that are there), and starts it.
@@ -58,6 +63,7 @@ impl Node {
             folder: folder.to_owned(),
             data,
             settings: setup.settings,
+            variables: Vec::new(),
             process: None,
             address: None,
             door: Proxy::start_at(stored_port(&folder.join("door")).unwrap_or(0)).await?,
@@ -145,6 +151,19 @@ impl Node {
         self.settings.push((key.to_owned(), value.to_owned()));
     }
 
+    /// Sets a variable of its environment from the next start on: something about the process, not about the node.
+    pub fn set_variable(&mut self, name: &str, value: impl Into<OsString>) {
+        self.variables.push((name.to_owned(), value.into()));
+    }
+
+    /// The id of its process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Outcome<u32> {
+        self.process()?.id().ok_or_else(|| Trouble::new(format!("{} has ended", self.domain)))
+    }
+
     fn environment(&self) -> Vec<(String, OsString)> {
         let listen = self.address.map_or_else(|| "127.0.0.1:0".to_owned(), |a| a.to_string());
         let door = self.door.address();
@@ -166,6 +185,7 @@ impl Node {
         let mut command = Command::new(folder::program("waxwing-node")?);
         command.arg("--config").arg(self.config()).args(args);
         command.env_clear().envs(self.environment()).env("RUST_BACKTRACE", "1");
+        command.envs(self.variables.iter().cloned());
         command.stdin(Stdio::null()).current_dir(&self.folder);
         Ok(command)
     }
@@ -250,6 +270,13 @@ impl Node {
             }
             // It is written once the port is open.
             if let Some(address) = stored(file) {
+                return Ok(address);
+            }
+            // Unless its disk is full: then it answers on the port it had.
+            if begun.elapsed() > FILE_WITHIN
+                && let Some(address) = self.address
+                && TcpStream::connect(address).await.is_ok()
+            {
                 return Ok(address);
             }
             sleep(Duration::from_millis(10)).await;

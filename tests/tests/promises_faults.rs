@@ -1,11 +1,10 @@
 //! Promises 5 and 6 of the design, over real processes: no node can read, and trouble stays where it is.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use client::{Seal, Stage};
 use tests::device::{Device, eventually};
+use tests::disk::SmallDisk;
 use tests::scan::Canary;
 use tests::trouble::During as _;
 use tests::world::{World, setup};
@@ -182,47 +181,6 @@ async fn a_data_directory_has_one_node_and_looking_keeps_none_out() -> Outcome<(
 /// The node looks at its disk every two seconds.
 const LOOK: Duration = Duration::from_secs(4);
 
-/// A small file system of its own, taken away when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(folder: &Path, mib: u32) -> Option<Self> {
-        std::fs::create_dir_all(folder).ok()?;
-        let size = format!("size={mib}m");
-        let args = ["-t", "tmpfs", "-o", &size, "tmpfs"];
-        let mounted = Command::new("mount").args(args).arg(folder).output().ok()?;
-        mounted.status.success().then(|| Self(folder.to_owned()))
-    }
-
-    /// Fills all but so many MiB.
-    fn fill(&self, leave_mib: u64) -> Outcome<()> {
-        let output = Command::new("df").args(["-Pm", "."]).current_dir(&self.0).output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let free = text.lines().nth(1).and_then(|l| l.split_whitespace().nth(3));
-        let free: u64 = free.during("df")?.parse()?;
-        let block = vec![b'x'; 1024 * 1024];
-        let filler = self.0.join("filler");
-        let mut file = std::fs::File::options().create(true).append(true).open(filler)?;
-        for _ in leave_mib..free {
-            std::io::Write::write_all(&mut file, &block)?;
-        }
-        Ok(())
-    }
-
-    fn free(&self) -> Outcome<()> {
-        Ok(std::fs::remove_file(self.0.join("filler"))?)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let gone = Command::new("umount").arg("-l").arg(&self.0).status();
-        if !gone.is_ok_and(|s| s.success()) {
-            eprintln!("{} is still mounted", self.0.display());
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_new_and_keeps_delivering() -> Outcome<()> {
     let place = tests::folder::temporary("small-disk")?;
@@ -231,7 +189,7 @@ async fn a_full_disk_refuses_new_and_keeps_delivering() -> Outcome<()> {
         return Ok(());
     };
     let mut hub = setup("a.localhost")?;
-    hub.data = Some(disk.0.join("data"));
+    hub.data = Some(disk.path().join("data"));
     hub.settings.push(("disk.low_water_mib".to_owned(), "24".to_owned()));
     let mut world = World::start_with("full-disk", vec![hub, setup("b.localhost")?]).await?;
     let ana = world.person(0, "ana").await?;
@@ -249,7 +207,7 @@ async fn a_full_disk_refuses_new_and_keeps_delivering() -> Outcome<()> {
 
     // Nearly full: nothing new is taken.
     disk.fill(12)?;
-    let ballast = disk.0.join("data/node.db.ballast");
+    let ballast = disk.path().join("data/node.db.ballast");
     sleep(LOOK).await;
     assert!(ballast.exists());
     let refused = ana.send(&room, "while it is full").await?;

@@ -46,6 +46,10 @@ pub enum StoreError {
     /// Too much is waiting, or another process held the database for too long. Worth trying again.
     #[error("the database did not answer in time: it is busy or cannot be reached")]
     Busy,
+    /// The connection to the database broke, or its server takes nothing for now. Worth trying again, and idempotently: a connection that
+    /// breaks while a commit is under way leaves open whether it happened.
+    #[error("the database cannot be reached or takes nothing for now: {0}")]
+    Unreachable(#[source] Arc<sqlx::Error>),
     /// The disk is full. Nothing was changed; worth trying again after space was made.
     #[error("the disk of the database is full")]
     Full,
@@ -114,8 +118,12 @@ impl From<sqlx::Error> for StoreError {
         if matches!(error, sqlx::Error::PoolTimedOut) {
             return Self::Busy;
         }
+        if matches!(error, sqlx::Error::Io(_)) {
+            return Self::Unreachable(Arc::new(error));
+        }
         match error.as_database_error().map(fate) {
             Some(Fate::Busy) => Self::Busy,
+            Some(Fate::Unreachable) => Self::Unreachable(Arc::new(error)),
             Some(Fate::Full) => Self::Full,
             Some(Fate::Other) | None => Self::Database(Arc::new(error)),
         }
@@ -130,6 +138,7 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
 
 enum Fate {
     Busy,
+    Unreachable,
     Full,
     Other,
 }
@@ -155,9 +164,13 @@ fn fate(error: &dyn sqlx::error::DatabaseError) -> Fate {
         };
     }
     match error.code().as_deref() {
-        // serialization_failure, deadlock_detected, lock_not_available, too_many_connections, starting up or shutting down.
-        Some("40001" | "40P01" | "55P03" | "53300" | "57P01" | "57P02" | "57P03") => Fate::Busy,
+        // serialization_failure, deadlock_detected, lock_not_available, too_many_connections.
+        Some("40001" | "40P01" | "55P03" | "53300") => Fate::Busy,
         Some("53100") => Fate::Full,
+        // read_only_sql_transaction: set so by an operator, or a standby that has not taken over yet. The two timeouts of a transaction that
+        // stood still, out_of_memory, and whatever an operator, a shutdown, a crash or a start does to connections.
+        Some("25006" | "25P03" | "25P04" | "53200") => Fate::Unreachable,
+        Some(code) if code.starts_with("08") || code.starts_with("57") => Fate::Unreachable,
         _ => Fate::Other,
     }
 }

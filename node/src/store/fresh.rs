@@ -49,6 +49,9 @@ pub struct Newest {
     pub at: Timestamp,
 }
 
+/// Entries, and the one before them if it is here.
+pub type Read = (Option<Arc<Entry>>, Vec<Arc<Entry>>);
+
 /// Consecutive entries, the last ones of their log.
 #[derive(Debug)]
 struct Run {
@@ -91,8 +94,7 @@ impl Fresh {
         all.then_some(Newest { seq: last.seq, chain: last.chain, at: last.at })
     }
 
-    /// The entries of `span`, if all are here, until their bodies make more than `bytes`; a first one that is larger comes alone. With them
-    /// the entry before, if it is here.
+    /// The entries of `span`, if all are here, until their bodies make more than `bytes`; a first one that is larger comes alone.
     #[must_use]
     pub fn read(
         &self,
@@ -100,7 +102,7 @@ impl Fresh {
         incarnation: Incarnation,
         span: Span,
         bytes: usize,
-    ) -> Option<(Option<Arc<Entry>>, Vec<Arc<Entry>>)> {
+    ) -> Option<Read> {
         let kept = self.locked();
         let run = kept.runs.get(&log).filter(|r| r.incarnation == incarnation)?;
         let (first, last) = (run.entries.front()?.seq, run.entries.back()?.seq);

@@ -31,10 +31,6 @@ use super::{Inner, StoreError, Tx, Wake};
 
 /// What became of a message, by its room's rules.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are the large one, and live for a moment"
-)]
 pub enum Decision<T> {
     /// There is nothing to write.
     Known(T),
@@ -316,7 +312,8 @@ async fn look_up(
         .fetch_one(&mut **c)
         .await;
     let (heads, inside, priors) = found.map_err(|e| tx.failed(e))?;
-    Found::read(rooms.len(), placings.len(), &heads, &inside, &priors)?.scenes(room_of)
+    let found = Found::read(rooms.len(), placings.len(), &heads, &inside, &priors)?;
+    Ok(found.scenes(room_of))
 }
 
 /// Bytes, in hexadecimal: JSON has none.
@@ -374,10 +371,7 @@ impl Found {
         Ok(found)
     }
 
-    fn scenes(
-        self,
-        room_of: Vec<usize>,
-    ) -> Result<Vec<Result<Option<Scene>, StoreError>>, StoreError> {
+    fn scenes(self, room_of: Vec<usize>) -> Vec<Result<Option<Scene>, StoreError>> {
         let Self { rooms, inside, priors } = self;
         let messages = room_of.into_iter().zip(inside).zip(priors);
         let scene = |((room, inside), prior): ((usize, bool), Result<Option<Submission>, _>)| {
@@ -386,7 +380,7 @@ impl Found {
             };
             Ok(Some(Scene { log, head, prior: prior?, inside }))
         };
-        Ok(messages.map(scene).collect())
+        messages.map(scene).collect()
     }
 }
 

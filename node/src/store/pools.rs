@@ -15,6 +15,8 @@ use super::{Inner, Location, Older, Options, StoreError, Tx, migrate};
 const READ_CONNECTIONS: u32 = 4;
 /// How long a transaction of another process, or a busy pool, is waited for.
 const WAIT: Duration = Duration::from_secs(5);
+/// The same for a server: one that is down must not hold up for longer those who could be told so.
+const WAIT_SERVER: Duration = Duration::from_secs(2);
 /// The first SQLite without the write-ahead-log corruption of 3.7.0 to 3.51.2.
 const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 
@@ -144,7 +146,9 @@ async fn open_sqlite(path: &Path, options: &Options) -> Result<Pools, StoreError
     if !exists {
         sync_folder(path)?;
     }
+    // All of them now: a process that has run out of file descriptors still has its database.
     let read = SqlitePoolOptions::new()
+        .min_connections(READ_CONNECTIONS)
         .max_connections(READ_CONNECTIONS)
         .test_before_acquire(false)
         .acquire_timeout(WAIT)
@@ -157,7 +161,8 @@ async fn open_sqlite(path: &Path, options: &Options) -> Result<Pools, StoreError
                 Ok(true)
             })
         })
-        .connect_lazy_with(base.create_if_missing(false).pragma("query_only", "ON"));
+        .connect_with(base.create_if_missing(false).pragma("query_only", "ON"))
+        .await?;
     Ok(Pools::Sqlite { write, read })
 }
 
@@ -186,8 +191,9 @@ async fn open_postgres(url: &str, older: Older) -> Result<Pools, StoreError> {
         ("lock_timeout", "5s"),
         ("idle_in_transaction_session_timeout", "60s"),
     ]);
-    let pool =
-        |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(WAIT);
+    let pool = |connections| {
+        PgPoolOptions::new().max_connections(connections).acquire_timeout(WAIT_SERVER)
+    };
     // A second connection, so that the next batch need not wait for a broken one to be noticed.
     let write = pool(2).connect_with(base.clone()).await?;
     migrate::run_postgres(&write, older).await?;
