@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
@@ -30,7 +30,11 @@ impl Certificate {
     pub fn make(names: &[&str]) -> Outcome<Self> {
         let key = KeyPair::generate()?;
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        let certificate = CertificateParams::new(names)?.self_signed(&key)?;
+        let mut params = CertificateParams::new(names)?;
+        // ejabberd sets a timer for the end, which must not be too many centuries away.
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2060, 1, 1);
+        let certificate = params.self_signed(&key)?;
         Ok(Self {
             der: certificate.der().clone(),
             pem: certificate.pem(),

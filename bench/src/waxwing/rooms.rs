@@ -7,8 +7,8 @@ use crypto::keypackage::{self, Made, Use};
 use crypto::{Group, PublicKey, Suite};
 use node::clock::{SystemClock, SystemEntropy};
 use protocol::api::{
-    CreateRoom, Entries, Handshake, InboxItem, LogRef, Payload, Read, Submit, SubmitReply, Welcome,
-    decode,
+    CreateRoom, Entries, Handshake, InboxItem, KeyPackageCount, LogRef, Payload, Read, Submit,
+    SubmitReply, UploadKeyPackages, Welcome, decode,
 };
 use protocol::room::{Participant, ParticipantsUpdate, Role};
 use protocol::{Clock as _, Cursor, Entropy as _, Incarnation, RoomId, Seq, SubmitId};
@@ -43,6 +43,11 @@ pub async fn found(hub: &Node, speakers: &[(&Api, &Device)], silent: &[Device]) 
         add(api, founder, &mut group, some.iter().zip(&made)).await?;
     }
     let made = others.iter().map(|(_, device)| package(device)).collect::<Outcome<Vec<_>>>()?;
+    for ((api, device), made) in others.iter().zip(&made) {
+        if device.id().domain() != &hub.domain {
+            upload(api, device, made).await?;
+        }
+    }
     if !made.is_empty() {
         add(api, founder, &mut group, others.iter().map(|(_, d)| *d).zip(&made)).await?;
     }
@@ -56,6 +61,14 @@ pub async fn found(hub: &Node, speakers: &[(&Api, &Device)], silent: &[Device]) 
 fn package(device: &Device) -> Outcome<Made> {
     let (identity, now) = (&device.identity, SystemClock.now());
     Ok(keypackage::make(Suite::Classic, identity, Use::Once, now, &SystemEntropy)?)
+}
+
+/// A node knows whom an invitation from elsewhere is for by the KeyPackage it names.
+async fn upload(api: &Api, device: &Device, made: &Made) -> Outcome<()> {
+    let packages = vec![made.public.clone().into()];
+    let ask = UploadKeyPackages { packages, last_resort: Vec::new() };
+    let _: KeyPackageCount = api.post("/v1/keypackages", &device.token, &ask).await?;
+    Ok(())
 }
 
 async fn add<'d>(

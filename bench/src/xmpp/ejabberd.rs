@@ -195,8 +195,6 @@ fn configuration(
 
 /// What its default configuration has for messages, with the archive on, without its limits, and with nothing else.
 const MODULES: &str = "\
-access_rules:
-  all: [{allow: all}]
 shaper_rules:
   offline_unbounded: infinity
 modules:
