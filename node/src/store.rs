@@ -30,6 +30,7 @@ use protocol::{DeviceId, Domain, Incarnation};
 use sqlx::pool::PoolConnection;
 use sqlx::{Postgres, Sqlite};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 pub mod accounts;
 pub mod devices;
@@ -62,7 +63,7 @@ pub use writer::Counters;
 use pools::Pools;
 use savepoint::Savepoint;
 use submissions::{Key, Scene};
-use writer::{Message, Pending, Writer};
+use writer::{Message, Pending, Told, Writer};
 
 /// A future that borrows the transaction for as long as the job runs.
 pub type BoxFuture<'t, T> = Pin<Box<dyn Future<Output = T> + Send + 't>>;
@@ -103,13 +104,17 @@ pub struct Options {
     pub queue: usize,
     /// Told of every wake.
     pub subscriber: Subscriber,
+    /// The file system that SQLite shall use, by the name it was registered under (`sqlite3_vfs_register`): an encrypting one, or one that
+    /// fails on purpose. Durability is then that file system's. None: the system's own.
+    pub vfs: Option<String>,
 }
 
 impl Options {
-    /// The usual bounds, and nobody to wake.
+    /// The usual bounds, the system's files, and nobody to wake.
     #[must_use]
     pub fn new(location: Location, domain: Domain) -> Self {
-        Self { location, domain, create: false, queue: QUEUE_JOBS, subscriber: Arc::new(|_| ()) }
+        let subscriber: Subscriber = Arc::new(|_| ());
+        Self { location, domain, create: false, queue: QUEUE_JOBS, subscriber, vfs: None }
     }
 }
 
@@ -122,6 +127,7 @@ pub struct Store {
     pools: Pools,
     jobs: mpsc::Sender<Message>,
     counters: Arc<Counters>,
+    failed: CancellationToken,
 }
 
 impl Store {
@@ -138,10 +144,14 @@ impl Store {
         let pools = Pools::open(&options).await?;
         let counters = Arc::new(Counters::default());
         let (jobs, waiting) = mpsc::channel(options.queue.max(1));
-        let writer =
-            Writer::new(pools.clone(), waiting, options.subscriber.clone(), counters.clone());
-        writer.spawn()?;
-        let store = Self { pools, jobs, counters };
+        let failed = CancellationToken::new();
+        let told = Told {
+            subscriber: options.subscriber.clone(),
+            counters: counters.clone(),
+            failed: failed.clone(),
+        };
+        Writer::new(pools.clone(), waiting, told).spawn()?;
+        let store = Self { pools, jobs, counters, failed };
         let fresh = identity::Node {
             domain: options.domain.clone(),
             incarnation: Incarnation::from_bytes(entropy.bytes16()),
@@ -235,6 +245,12 @@ impl Store {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Returns once the disk has failed under the database. From then on all writes are refused as [`StoreError::Broken`], until the
+    /// database is opened anew; what was answered before is there.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
     }
 
     /// Finishes what was submitted, refuses the rest, closes the database. Returns when all of it is done.

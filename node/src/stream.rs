@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::error::Outcome;
 use crate::reading;
 use crate::store::logs::{self, Log, LogId, LogName};
-use crate::store::{Tx, devices, readers};
+use crate::store::{StoreError, Tx, devices, readers};
 use crate::wake::{News, Sleeper};
 
 /// Who is connected.
@@ -208,6 +208,10 @@ impl Feed {
             },
         };
         self.machine.update(name.clone(), reader, ends);
+        // The machine may have been told to leave it alone for a while.
+        if let Some((seq, _)) = served.sent {
+            self.machine.sent(&name, seq);
+        }
         self.logs.insert(name, served);
         Ok(())
     }
@@ -243,7 +247,15 @@ impl Feed {
             let mut tx = self.app.store.snapshot().await?;
             let what = (entries, gap);
             let at = reading::At { after: served.log.head, chain: served.sent };
-            let run = reading::entries(&mut tx, &name, &served.log, what, at).await?;
+            let run = match reading::entries(&mut tx, &name, &served.log, what, at).await {
+                // One bad sector must not cost the device all its other logs. This one is tried again when there is news of it.
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%error, log = served.log.id.get(), "a log cannot be delivered past a damaged entry");
+                    self.machine.remove(&name);
+                    continue;
+                }
+                run => run?,
+            };
             drop(tx);
             let last = run.last;
             let Some((seq, _)) = last else {

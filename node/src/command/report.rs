@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::ConfigError;
 use crate::error::{Error, Stop};
+use crate::store::StoreError;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -139,7 +140,17 @@ impl From<ConfigError> for Failure {
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Self {
+        let mut why = "nothing was changed";
         let (code, at, hint, exit) = match &e {
+            Error::Store(StoreError::Broken) => {
+                why = "what was answered is kept, and nothing more was taken";
+                (
+                    "DISK",
+                    "the disk of the database",
+                    "see what the system's log says of the disk, then start the node again",
+                    Exit::Unreachable,
+                )
+            }
             Error::Store(_) => (
                 "STORE",
                 "the database",
@@ -176,7 +187,7 @@ impl From<Error> for Failure {
             code: code.to_owned(),
             what: e.to_string(),
             at: at.to_owned(),
-            why: "nothing was changed".to_owned(),
+            why: why.to_owned(),
             hint: hint.to_owned(),
             exit,
         }
@@ -217,8 +228,8 @@ impl From<Stop> for Failure {
     }
 }
 
-impl From<crate::store::StoreError> for Failure {
-    fn from(e: crate::store::StoreError) -> Self {
+impl From<StoreError> for Failure {
+    fn from(e: StoreError) -> Self {
         Error::from(e).into()
     }
 }

@@ -27,7 +27,7 @@ pub(super) enum Pools {
 impl Pools {
     pub(super) async fn open(options: &Options) -> Result<Self, StoreError> {
         match &options.location {
-            Location::Sqlite(path) => open_sqlite(path, options.create).await,
+            Location::Sqlite(path) => open_sqlite(path, options).await,
             Location::Postgres(url) => open_postgres(url).await,
         }
     }
@@ -92,14 +92,19 @@ fn settle(mut tx: Tx, begun: Result<(), StoreError>) -> Result<Tx, StoreError> {
     }
 }
 
-async fn open_sqlite(path: &Path, create: bool) -> Result<Pools, StoreError> {
+async fn open_sqlite(path: &Path, options: &Options) -> Result<Pools, StoreError> {
     let exists = path.try_exists().map_err(|e| StoreError::file(path, e))?;
-    if !exists && !create {
+    if !exists && !options.create {
         return Err(StoreError::Missing(path.to_owned()));
     }
+    let file = SqliteConnectOptions::new().filename(path);
+    let file = match &options.vfs {
+        Some(name) => file.vfs(name.clone()),
+        None => file,
+    };
     if exists {
         // Before anything that could change the file, its journal mode included.
-        let look = SqliteConnectOptions::new().filename(path).pragma("query_only", "ON");
+        let look = file.clone().pragma("query_only", "ON");
         migrate::refuse_newer_sqlite(&look.busy_timeout(WAIT)).await?;
     }
     if !exists {
@@ -112,8 +117,7 @@ async fn open_sqlite(path: &Path, create: bool) -> Result<Pools, StoreError> {
             .open(path)
             .map_err(|e| StoreError::file(path, e))?;
     }
-    let base = SqliteConnectOptions::new()
-        .filename(path)
+    let base = file
         .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)

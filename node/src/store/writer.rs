@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::placing::{self, Placing};
 use super::pools::Pools;
@@ -143,11 +144,18 @@ impl Batch {
     }
 }
 
+/// Who hears of what the writer does.
+pub(super) struct Told {
+    pub(super) subscriber: Subscriber,
+    pub(super) counters: Arc<Counters>,
+    /// Cancelled once the disk has failed.
+    pub(super) failed: CancellationToken,
+}
+
 pub(super) struct Writer {
     pools: Pools,
     waiting: mpsc::Receiver<Message>,
-    subscriber: Subscriber,
-    counters: Arc<Counters>,
+    told: Told,
     batch_max: usize,
     /// How many shared the last transaction.
     last: usize,
@@ -157,26 +165,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
-        pools: Pools,
-        waiting: mpsc::Receiver<Message>,
-        subscriber: Subscriber,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(super) fn new(pools: Pools, waiting: mpsc::Receiver<Message>, told: Told) -> Self {
         let batch_max = match &pools {
             Pools::Sqlite { .. } => BATCH_SQLITE,
             Pools::Postgres { .. } => BATCH_POSTGRES,
         };
-        Self {
-            pools,
-            waiting,
-            subscriber,
-            counters,
-            batch_max,
-            last: 0,
-            unlooked: 0,
-            broken: false,
-        }
+        Self { pools, waiting, told, batch_max, last: 0, unlooked: 0, broken: false }
     }
 
     /// Starts it on a thread of its own. Its work is one short wait for the database after the other: on a worker of the runtime each of them
@@ -238,7 +232,7 @@ impl Writer {
         let committed = committed.map_err(|e| self.judge(e));
         if let Ok(wakes) = &committed {
             for wake in wakes {
-                (self.subscriber)(wake.clone());
+                (self.told.subscriber)(wake.clone());
             }
         }
         let fate = committed.map(|_| ());
@@ -257,6 +251,7 @@ impl Writer {
         if error.is_fatal() && !self.broken {
             self.broken = true;
             tracing::error!(%error, "the disk failed under the database: refusing all writes");
+            self.told.failed.cancel();
         }
         error
     }
@@ -278,8 +273,8 @@ impl Writer {
             return Ok(BTreeSet::new());
         }
         let wakes = tx.commit().await?;
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        self.counters.jobs.fetch_add(done, Ordering::Relaxed);
+        self.told.counters.commits.fetch_add(1, Ordering::Relaxed);
+        self.told.counters.jobs.fetch_add(done, Ordering::Relaxed);
         Ok(wakes)
     }
 
