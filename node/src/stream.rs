@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::error::Outcome;
 use crate::reading;
 use crate::store::logs::{self, Log, LogId, LogName};
-use crate::store::{Advance, Tx, devices, readers};
+use crate::store::{Advance, StoreError, Tx, devices, readers};
 use crate::wake::{News, Sleeper};
 
 /// Who is connected.
@@ -167,6 +167,9 @@ impl Feed {
         served.log = log;
         // All after that position is here, so there is no hole after it.
         self.machine.update(name.clone(), served.reader, served.ends());
+        if let Some((seq, _)) = served.sent {
+            self.machine.sent(name, seq);
+        }
         true
     }
 
@@ -228,6 +231,10 @@ impl Feed {
             _ => served.ends(),
         };
         self.machine.update(name.clone(), reader, ends);
+        // The machine may have been told to leave it alone for a while.
+        if let Some((seq, _)) = served.sent {
+            self.machine.sent(&name, seq);
+        }
         self.logs.insert(name, served);
         Ok(())
     }
@@ -297,7 +304,16 @@ impl Feed {
             } else {
                 let mut tx = self.app.store.snapshot().await?;
                 let at = reading::At { after: served.log.head, chain: served.sent };
-                reading::entries(&mut tx, &name, &served.log, (entries, gap), at).await?
+                let what = (entries, gap);
+                match reading::entries(&mut tx, &name, &served.log, what, at).await {
+                    // One bad sector must not cost the device all its other logs. This one is tried again when there is news of it.
+                    Err(error @ StoreError::Corrupt { .. }) => {
+                        tracing::error!(%error, log = served.log.id.get(), "a log cannot be delivered past a damaged entry");
+                        self.machine.remove(&name);
+                        continue;
+                    }
+                    run => run?,
+                }
             };
             let last = run.last;
             let Some((seq, _)) = last else {
