@@ -144,6 +144,7 @@ CREATE TABLE node (
     domain TEXT NOT NULL,
     incarnation BYTEA NOT NULL,
     ticks BIGINT NOT NULL,
+    aged_ms BIGINT NOT NULL,
     created_ms BIGINT NOT NULL,
     CONSTRAINT node_id_check CHECK ((id = 1)),
     CONSTRAINT node_incarnation_check CHECK ((length(incarnation) = 16)),

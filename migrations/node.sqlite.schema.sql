@@ -129,6 +129,7 @@ CREATE TABLE node (
     domain      TEXT NOT NULL,
     incarnation BLOB NOT NULL CHECK (length(incarnation) = 16), -- this life of the database: fresh at creation and at every restore
     ticks       INTEGER NOT NULL DEFAULT 0, -- grows at every start and every ten seconds of running: a copy that has fewer than the file `life` is a backup
+    aged_ms     INTEGER NOT NULL, -- how far time has gone for what ends: never ahead of what the node has lived through
     created_ms  INTEGER NOT NULL
 ) STRICT;
 

@@ -11,6 +11,7 @@
 //! | [`reader`] | what an acknowledgement does, what to send a reader next, where readers begin and end |
 //! | [`stream`] | which log of a device's stream is served next |
 //! | [`retention`] | which entries may go |
+//! | [`age`] | how far time has gone, whatever the wall clock says |
 //! | [`quota`] | whether a queue takes one more |
 //! | [`disk`] | whether a node with this much free space takes anything new |
 //! | [`backoff`] | how long to wait before the next attempt |
@@ -23,6 +24,7 @@
 //! | [`sender`] | what a message's own header proves about its sender and its hub |
 //! | [`clock`] | the node's time as a device knows it |
 
+pub mod age;
 pub mod backoff;
 pub mod breaker;
 pub mod clock;

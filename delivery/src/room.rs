@@ -179,7 +179,7 @@ fn in_time(at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
     let Some(wait) = ahead.checked_sub(limit::HUB_TIME_AHEAD).filter(|w| !w.is_zero()) else {
         return Ok(());
     };
-    let ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+    let ms = u32::try_from(wait.min(limit::HUB_TIME_RETRY).as_millis()).unwrap_or(u32::MAX);
     let detail = "The hub's clock went back. It takes nothing until its clock has caught up.";
     Err(Refusal::because(Code::Unavailable, detail).retry_after_ms(ms))
 }

@@ -71,7 +71,7 @@ async fn create(
     name: String,
 ) -> Outcome<Registered> {
     let now = account.created;
-    if !accounts::take_invite(tx, &invite, &account.user, now).await? {
+    if !accounts::take_invite(tx, &invite, &account.user, app.possibly()).await? {
         return Err(Code::BadInvite.into());
     }
     if accounts::create(tx, &account).await? {

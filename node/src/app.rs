@@ -2,14 +2,16 @@
 //! store is configuration, keys, connections, and memory of who is connected.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use delivery::age::Age;
 use federation::client::Timeouts;
 use protocol::api::{NodeInfo, VERSION};
 use protocol::{Clock, Code, Domain, Entropy, Incarnation, Refusal, Timestamp};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +34,8 @@ pub(crate) struct App {
     pub(crate) incarnation: Incarnation,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
+    /// How far time has gone, and when that was last looked at on the clock that nobody sets.
+    age: Mutex<(Age, Instant)>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) keys: NodeKeys,
     pub(crate) federation: federation::Client,
@@ -62,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) incarnation: Incarnation,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) age: Age,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) keys: NodeKeys,
     pub(crate) wakes: Arc<Wakes>,
@@ -69,7 +74,7 @@ pub(crate) struct Parts {
 
 impl App {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, domain, incarnation, store, clock, entropy, keys, wakes } = parts;
+        let Parts { config, domain, incarnation, store, clock, age, entropy, keys, wakes } = parts;
         let answer = Duration::from_millis(config.federation.timeout_ms);
         let timeouts = Timeouts { answer, ..Timeouts::default() };
         Self {
@@ -91,6 +96,7 @@ impl App {
             incarnation,
             store,
             clock,
+            age: Mutex::new((age, Instant::now())),
             entropy,
             keys,
             wakes,
@@ -99,6 +105,29 @@ impl App {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// How far time has gone by now. Asked for often enough, it is never far behind a clock that is right.
+    pub(crate) fn age(&self) -> Age {
+        let mut age = self.age.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked = Instant::now();
+        let time = looked.duration_since(age.1);
+        // Many looks at once would each lose a fraction.
+        if time >= LOOK_APART {
+            age.0.pass(time, self.now());
+            age.1 = looked;
+        }
+        age.0
+    }
+
+    /// The time before which things may be taken to have ended, and removed.
+    pub(crate) fn surely(&self) -> Timestamp {
+        self.age().surely(self.now())
+    }
+
+    /// The time at which an offer that ends must still be good.
+    pub(crate) fn possibly(&self) -> Timestamp {
+        self.age().possibly(self.now())
     }
 
     /// What anyone may know about the node.
@@ -178,6 +207,7 @@ async fn blocking<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(job).await.map_err(Error::Task)?)
 }
 
+const LOOK_APART: Duration = Duration::from_secs(1);
 const HEAVY_AT_ONCE: usize = 8;
 const BODIES_KIB: usize = 256 * 1024;
 const BLOCKING_WAIT: Duration = Duration::from_secs(10);

@@ -112,7 +112,7 @@ pub(crate) async fn offer_link(app: &Arc<App>, caller: &DeviceId, offer: OfferLi
 /// # Errors
 /// `NotFound` when it is not there or expired.
 pub(crate) async fn take_link(app: &Arc<App>, ask: TakeLink) -> Outcome<LinkOffer> {
-    let now = app.now();
+    let now = app.possibly();
     let taken = links::take(&mut app.store.snapshot().await?, &ask.id, now).await?;
     let (_, sealed) = taken.ok_or(Code::NotFound)?;
     Ok(LinkOffer { sealed })

@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use delivery::age::Age;
 use protocol::{Clock, Entropy};
 use tokio::net::TcpListener;
 
@@ -79,13 +80,15 @@ impl Node {
         };
         let store = open(options, clock.as_ref(), entropy.as_ref()).await?;
         let incarnation = life::begin(&store, &config.data_dir, entropy.as_ref()).await?;
+        let kept = store::identity::aged(&mut store.snapshot().await?).await?;
+        let age = Age::new(kept, clock.now());
         let wanted = config.listen.address;
         let bound = TcpListener::bind(wanted).await;
         let listener = bound.map_err(Error::io(format!("cannot listen on {wanted}")))?;
         let address = listener.local_addr().map_err(Error::io("the listener's address"))?;
         // A node that was killed left its address behind; it must not be taken for ours.
         let _none = std::fs::remove_file(config.data_dir.join("address"));
-        let parts = Parts { config, domain, incarnation, store, clock, entropy, keys, wakes };
+        let parts = Parts { config, domain, incarnation, store, clock, age, entropy, keys, wakes };
         let app = Arc::new(App::new(parts));
         app.set_port(address.port());
         Ok(Self { app, listener, address, held })
@@ -141,7 +144,7 @@ impl Node {
         } else {
             tracing::warn!("some tasks did not end in time");
         }
-        if let Err(error) = life::tick(&app.store, &app.config.data_dir).await {
+        if let Err(error) = life::tick(&app.store, &app.config.data_dir, app.age().shown()).await {
             tracing::warn!(%error, "how long this life lasted could not be noted");
         }
         app.store.close().await;

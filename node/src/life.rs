@@ -14,7 +14,7 @@
 
 use std::path::Path;
 
-use protocol::{Entropy, Incarnation};
+use protocol::{Entropy, Incarnation, Timestamp};
 
 use crate::error::Error;
 use crate::store::identity::{self, Life};
@@ -72,12 +72,19 @@ pub(crate) async fn begin(
     Ok(life.incarnation)
 }
 
-/// Makes the life one tick longer.
+/// Makes the life one tick longer, and notes how far time has gone.
 ///
 /// # Errors
 /// When the database or the file cannot be written.
-pub(crate) async fn tick(store: &Store, folder: &Path) -> Result<(), Error> {
-    let life = store.write(|tx| Box::pin(identity::tick(tx))).await?;
+pub(crate) async fn tick(store: &Store, folder: &Path, aged: Timestamp) -> Result<(), Error> {
+    let life = store
+        .write(move |tx| {
+            Box::pin(async move {
+                identity::grow_old(tx, aged).await?;
+                identity::tick(tx).await
+            })
+        })
+        .await?;
     write(folder, &life)
 }
 

@@ -131,7 +131,7 @@ pub(crate) async fn accept(
                 }
                 let pinned = known.as_ref().map(|p| p.node_key);
                 // True for a fresh offer, and for one that this domain took before.
-                let works = peers::take_invite(tx, &key, claim.domain(), now).await?;
+                let works = peers::take_invite(tx, &key, claim.domain(), shared.possibly()).await?;
                 let before = pinned.filter(|p| p == claim.node_key());
                 let offer = works.then(|| Offer {
                     expires: now,

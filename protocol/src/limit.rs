@@ -68,6 +68,8 @@ pub const RETENTION: Duration = Duration::from_hours(30 * 24);
 pub const IDEMPOTENCY: Duration = Duration::from_hours(30 * 24);
 /// How far a hub's time may run ahead of its clock before it refuses (PROTOCOL §4.2).
 pub const HUB_TIME_AHEAD: Duration = Duration::from_secs(2);
+/// After how long it is asked again at the latest: its clock may be set right at any moment.
+pub const HUB_TIME_RETRY: Duration = Duration::from_secs(5);
 
 /// Devices one person may have.
 pub const DEVICES_PER_USER: usize = 32;

@@ -129,6 +129,25 @@ pub async fn waiting(data: &Path) -> Outcome<i64> {
     Ok(row.0.unwrap_or_default())
 }
 
+/// Entries that a node may not have removed: those of its own rooms, however old, and those that `reader` has still to get.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn kept(data: &Path, reader: &str) -> Outcome<i64> {
+    let mut db = open(data).await?;
+    let row: (i64,) = sqlx::query_as(
+        "SELECT COUNT(*) FROM entry JOIN log ON log.id = entry.log_id
+         WHERE log.kind = 'room' OR EXISTS (
+             SELECT 1 FROM reader WHERE reader.log_id = entry.log_id AND reader.reader = $1
+             AND entry.seq > reader.cursor AND entry.seq <= COALESCE(reader.until_seq, log.head))",
+    )
+    .bind(reader)
+    .fetch_one(&mut db)
+    .await?;
+    db.close().await?;
+    Ok(row.0)
+}
+
 /// Moves what is in a database's write-ahead log into its file; nobody else may have it open.
 ///
 /// # Errors

@@ -113,7 +113,7 @@ fn a_clock_that_went_back_makes_the_hub_wait_and_not_lie() {
     let refusal = admit(&back(2_000), None, &message, NOW).unwrap_err();
     assert_eq!((refusal.code, refusal.retry_after_ms), (Code::Unavailable, Some(1)));
     let refusal = admit(&back(u64::MAX - 1_000_000), None, &message, NOW).unwrap_err();
-    assert_eq!(refusal.retry_after_ms, Some(u32::MAX));
+    assert_eq!(refusal.retry_after_ms, Some(5_000), "its clock may be set right at any moment");
 }
 
 #[derive(Clone, Debug)]

@@ -47,7 +47,7 @@ pub(super) async fn ensure(tx: &mut Tx, fresh: Node) -> Result<Node, StoreError>
     }
     execute!(
         tx,
-        "INSERT INTO node (id, domain, incarnation, created_ms) VALUES (1, $1, $2, $3) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO node (id, domain, incarnation, created_ms, aged_ms) VALUES (1, $1, $2, $3, $3) ON CONFLICT (id) DO NOTHING",
         fresh.domain.as_str(),
         fresh.incarnation.as_bytes().as_slice(),
         ms(fresh.created)
@@ -107,4 +107,22 @@ pub async fn life(tx: &mut Tx) -> Result<Life, StoreError> {
 pub async fn tick(tx: &mut Tx) -> Result<Life, StoreError> {
     execute!(tx, "UPDATE node SET ticks = ticks + 1 WHERE id = 1")?;
     life(tx).await
+}
+
+/// How far time had gone when this was last written. `delivery::age`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn aged(tx: &mut Tx) -> Result<Timestamp, StoreError> {
+    let (aged,) = fetch_one!(tx, (i64,), "SELECT aged_ms FROM node WHERE id = 1")?;
+    Column("node", "aged_ms").time(aged)
+}
+
+/// Writes how far time has gone; another process of the node may have written more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn grow_old(tx: &mut Tx, aged: Timestamp) -> Result<(), StoreError> {
+    execute!(tx, "UPDATE node SET aged_ms = $1 WHERE id = 1 AND aged_ms < $1", ms(aged))?;
+    Ok(())
 }

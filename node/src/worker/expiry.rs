@@ -25,7 +25,7 @@ pub(crate) async fn run(app: Arc<App>) {
         }
         app.quotas.forget_idle();
         app.wakes.forget_gone();
-        renew(&app);
+        doubt(&app);
         let swept = tokio::select! {
             () = app.stop.cancelled() => return,
             swept = sweep_logs(&app) => swept,
@@ -40,7 +40,7 @@ pub(crate) async fn run(app: Arc<App>) {
     }
 }
 
-/// Notes how long this life lasts, until the node stops. By itself: a long sweep must not make the window longer in which a backup is not
+/// Notes how long this life lasts and how far time has gone, until the node stops. By itself: a long sweep must not make the window longer in which a backup is not
 /// told from the database. PROTOCOL §4.4.
 pub(crate) async fn tick(app: Arc<App>) {
     let mut ticks = tokio::time::interval(TICK_EVERY);
@@ -49,7 +49,10 @@ pub(crate) async fn tick(app: Arc<App>) {
             () = app.stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = crate::life::tick(&app.store, &app.config.data_dir).await {
+        // Soon after a clock was set right: certificates with the wrong time in them shut everybody out.
+        renew(&app);
+        let aged = app.age().shown();
+        if let Err(error) = crate::life::tick(&app.store, &app.config.data_dir, aged).await {
             tracing::warn!(%error, "how long this life lasts could not be noted");
         }
     }
@@ -72,6 +75,22 @@ fn renew(app: &App) {
         Err(error) => tracing::error!(%error, "the node's certificates could not be issued anew"),
     }
 }
+
+/// Says so when the clock shows a time that the node has not lived through, or one that has passed.
+fn doubt(app: &App) {
+    let (age, now) = (app.age().shown(), app.now());
+    let (ahead, behind) = (now.since(age), age.since(now));
+    if ahead.max(behind) > DOUBT {
+        tracing::warn!(
+            ahead_s = ahead.as_secs(),
+            behind_s = behind.as_secs(),
+            "the clock and the time that this node has run do not agree: nothing is taken to be older than both say; look at the clock"
+        );
+    }
+}
+
+/// More than clocks are corrected by, and more than a node is usually stopped for.
+const DOUBT: Duration = Duration::from_hours(24);
 
 async fn sweep_logs(app: &Arc<App>) -> Outcome<()> {
     let mut after: Option<LogId> = None;
@@ -100,12 +119,12 @@ async fn removable(tx: &mut Tx, app: &App, id: LogId) -> Result<Option<(Log, Seq
         let span = retention::removable(&ends, Some(answered), Seq::new(0));
         return Ok(span.map(|s| (log, s.last())));
     }
-    let before = app.now().before(app.config.retention());
+    let before = app.surely().before(app.config.retention());
     let oldest = usize::try_from(retention::BATCH).unwrap_or(usize::MAX);
     let expired = logs::accepted_before(tx, id, before, oldest).await?;
     let mut least = readers::least_cursor(tx, id).await?.unwrap_or(log.head);
     if matches!(log.name, LogName::Room(_)) {
-        let settled = app.now().before(KEEP_ACKNOWLEDGED);
+        let settled = app.surely().before(KEEP_ACKNOWLEDGED);
         least = least.min(logs::accepted_before(tx, id, settled, oldest).await?);
     }
     let span = retention::removable(&ends, Some(least), expired);
@@ -136,7 +155,7 @@ async fn purge(app: &Arc<App>) -> Outcome<()> {
 
 /// Forgets at most [`PURGE_AT_ONCE`] of each kind; says whether there may be more.
 async fn purge_some(app: &Arc<App>) -> Outcome<bool> {
-    let now = app.now();
+    let now = app.surely();
     app.store
         .write(move |tx| {
             Box::pin(async move {

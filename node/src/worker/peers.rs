@@ -119,7 +119,8 @@ pub(crate) fn contact(app: &Arc<App>, peer: &Domain) {
     let now = app.now();
     {
         let mut noted = locked(&line.noted);
-        if now.since(*noted) < NOTE_EVERY {
+        // A clock that was set back must not end the noting.
+        if now >= *noted && now.since(*noted) < NOTE_EVERY {
             return;
         }
         *noted = now;

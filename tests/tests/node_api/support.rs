@@ -24,6 +24,7 @@ use protocol::{
     Clock as _, Code, Cursor, DeviceId, Domain, Entropy as _, Incarnation, Refusal, RoomId, Seq,
     SubmitId, UserId, refusal,
 };
+use sqlx::Connection as _;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -74,13 +75,25 @@ impl TestNode {
         Self::started(folder, domain, "", (port, Duration::ZERO)).await
     }
 
-    /// On the port it had, so much later.
+    /// On the port it had, so much later; it has lived through the time.
     pub async fn resume_later(
         folder: tempfile::TempDir,
         domain: &str,
         port: u16,
         by: Duration,
     ) -> Self {
+        let config = Config::load(&folder.path().join("node.toml"), &Flags::default()).unwrap();
+        let ms = i64::try_from(by.as_millis()).unwrap();
+        let grown = "UPDATE node SET aged_ms = aged_ms + $1";
+        if config.database.url.starts_with("postgres") {
+            let mut db = sqlx::PgConnection::connect(&config.database.url).await.unwrap();
+            sqlx::query(grown).bind(ms).execute(&mut db).await.unwrap();
+        } else {
+            let file = format!("sqlite://{}", config.data_dir.join("node.db").display());
+            let mut db = sqlx::SqliteConnection::connect(&file).await.unwrap();
+            sqlx::query(grown).bind(ms).execute(&mut db).await.unwrap();
+            db.close().await.unwrap();
+        }
         Self::started(folder, domain, "", (port, by)).await
     }
 

@@ -40,6 +40,7 @@ pub struct Plain {
     /// Where its node is.
     pub way: Way,
     token: String,
+    device: DeviceId,
     group: Group,
     http: Option<Http>,
     /// Requests that found a connection.
@@ -198,11 +199,11 @@ impl Plain {
         let founding = Founding { room: room.clone(), suite: Suite::Classic, hub_key };
         let founded = Group::create(&founding, device, SystemClock.now(), &SystemEntropy)?;
         let ask = CreateRoom { room, group_info: founded.group_info, tree: founded.tree };
-        let token = signed_in.token;
-        let group = founded.group;
+        let (token, device, group) = (signed_in.token, id, founded.group);
         let mut plain = Self {
             way,
             token,
+            device,
             group,
             http: Some(http),
             asked: 0,
@@ -219,6 +220,12 @@ impl Plain {
     #[must_use]
     pub fn token(&self) -> &str {
         &self.token
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn device(&self) -> &DeviceId {
+        &self.device
     }
 
     /// A message that was not handed in yet.
