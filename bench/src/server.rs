@@ -8,7 +8,7 @@ use crate::link::Account;
 use crate::waxwing::node::Node;
 use crate::waxwing::{people, stage as ours};
 use crate::work::Script;
-use crate::xmpp::ejabberd::{Ejabberd, Federation};
+use crate::xmpp::ejabberd::Ejabberd;
 use crate::xmpp::install;
 use crate::xmpp::prosody::Prosody;
 use crate::xmpp::stage::{self as theirs, Host};
@@ -92,13 +92,9 @@ impl Server {
                 Ok([Self::Waxwing(Box::new(a)), Self::Waxwing(Box::new(b))])
             }
             Kind::Ejabberd => {
-                let place = |domain: &str, last| (domain.to_owned(), [127, 0, 0, last].into());
-                let federation = Federation {
-                    places: vec![place("a.example", 11), place("b.example", 12)],
-                    port: crate::process::free_port()?,
-                };
-                let a = Ejabberd::start(&a, "a.example", Some(&federation)).await?;
-                let b = Ejabberd::start(&b, "b.example", Some(&federation)).await?;
+                let port = crate::process::free_port()?;
+                let a = Ejabberd::start(&a, "127.0.0.11", Some(port)).await?;
+                let b = Ejabberd::start(&b, "127.0.0.12", Some(port)).await?;
                 Ok([Self::Ejabberd(Box::new(a)), Self::Ejabberd(Box::new(b))])
             }
             Kind::Prosody => failed("Prosody is not measured across two servers"),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
@@ -29,8 +29,11 @@ impl Certificate {
     /// When a name is none.
     pub fn make(names: &[&str]) -> Outcome<Self> {
         let key = KeyPair::generate()?;
-        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        let mut params = CertificateParams::new(names)?;
+        let mut params = CertificateParams::default();
+        for name in names {
+            // A domain of XMPP may look like an address.
+            params.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
+        }
         // ejabberd sets a timer for the end, which must not be too many centuries away.
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2060, 1, 1);

@@ -4,5 +4,6 @@ pub mod api;
 pub mod node;
 pub mod people;
 pub mod rooms;
+pub mod seed;
 pub mod socket;
 pub mod stage;

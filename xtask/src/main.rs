@@ -47,9 +47,9 @@ enum Task {
         #[arg(long, default_value_t = 0)]
         from: u64,
     },
-    /// Measurements: group commit against one transaction each.
+    /// Measurements beside ejabberd and Prosody: W1 to W6, curves, `micro`, `group-commit`; `--quick` shows in seconds that they work.
     Bench {
-        /// Passed on to the bench.
+        /// What to measure, and options of the bench (`--help` lists them).
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -93,16 +93,43 @@ fn sim(seeds: u64, from: u64) -> Result<ExitCode, Sentence> {
     become_program(command)
 }
 
+/// Numbers are of the release build, or with `--quick` of whatever there is: those mean nothing.
 fn bench(args: &[String]) -> Result<ExitCode, Sentence> {
-    build_binaries()?;
-    let mut command = Command::new(program("group_commit")?);
-    command.args(args);
-    become_program(command)
+    let (name, rest) = match args.split_first() {
+        Some((first, rest)) if first == "group-commit" => ("group_commit", rest),
+        Some((first, rest)) if first == "micro" => ("waxwing-micro", rest),
+        _ => ("waxwing-bench", args),
+    };
+    let quick = rest.iter().any(|a| a == "--quick");
+    let path = if quick {
+        build_binaries()?;
+        program(name)?
+    } else {
+        build(&["build", "--release", "--workspace", "--bins"])?;
+        // Programs of the release build lie beside the folder that this one lies in.
+        let me = program("xtask")?;
+        let target = me.parent().and_then(Path::parent).unwrap_or(Path::new("target"));
+        target.join("release").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+    };
+    // Thousands of connections need as many files as the system lets us have.
+    let mut command = Command::new("sh");
+    let script = "ulimit -S -n \"$(ulimit -H -n)\" 2>/dev/null; exec \"$@\"";
+    command.args(["-c", script, "xtask-bench"]).arg(path).args(rest);
+    if name == "waxwing-bench" {
+        command.arg("--docs").arg(root().join("docs"));
+    }
+    // Servers that were started must not outlive it, however it ends.
+    let status = guard::run(command, |_| Ok(())).map_err(|e| format!("cannot run {name}: {e}"))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Builds every program in one go: one profile, one set of features, so nothing is built twice.
 fn build_binaries() -> Result<(), Sentence> {
-    let status = cargo(&["build", "--workspace", "--bins"])
+    build(&["build", "--workspace", "--bins"])
+}
+
+fn build(args: &[&str]) -> Result<(), Sentence> {
+    let status = cargo(args)
         .status()
         .map_err(|e| format!("cannot start cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err("the build failed; see above".to_owned()) }

@@ -8,17 +8,21 @@ use bench::report::results::Results;
 use bench::report::{page, plot};
 use bench::server::Kind;
 use bench::work::plan::{NAMES, Plan, Size};
+use bench::curve::{self, Points};
 use bench::{Outcome, ceiling, failed, machine};
 use clap::Parser;
 
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {
-    /// What to measure: W1 to W6; all of them when nothing is named.
+    /// What to measure: W1 to W6; members, depth, rooms, connections for how costs grow; all of it when nothing is named.
     what: Vec<String>,
     /// Everything small and once: shows that it works, in seconds. Nothing is written.
     #[arg(long)]
     quick: bool,
+    /// A million waiting messages as well, which takes minutes.
+    #[arg(long)]
+    deep: bool,
     /// How often each system has its turn.
     #[arg(long)]
     rounds: Option<usize>,
@@ -117,13 +121,16 @@ fn chosen(only: &[String]) -> Outcome<Vec<Kind>> {
 
 async fn measure(arguments: &Arguments, plan: &Plan) -> Outcome<()> {
     let wanted: Vec<&str> = if arguments.what.is_empty() {
-        NAMES.to_vec()
+        NAMES.iter().chain(curve::NAMES).copied().collect()
     } else {
         arguments.what.iter().map(String::as_str).collect()
     };
-    if let Some(unknown) = wanted.iter().find(|name| !NAMES.contains(name)) {
-        return failed(format!("there is no work {unknown}; there are {}", NAMES.join(" ")));
+    let known = |name: &str| NAMES.contains(&name) || curve::NAMES.contains(&name);
+    if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
+        let (works, curves) = (NAMES.join(" "), curve::NAMES.join(" "));
+        return failed(format!("there is no {unknown}; there are {works} {curves}"));
     }
+    let points = if arguments.quick { Points::quick() } else { Points::full(arguments.deep) };
     let docs = arguments.docs.as_deref().filter(|_| !arguments.quick);
     let file = docs.map(|docs| docs.join("bench/results.json"));
     let mut results = match &file {
@@ -132,9 +139,14 @@ async fn measure(arguments: &Arguments, plan: &Plan) -> Outcome<()> {
     };
     results.machine = machine::describe(&plan.folder);
     for name in wanted {
-        let mut work = plan.run(name).await?;
-        work.day = today();
-        results.works.insert(name.to_owned(), work);
+        if curve::NAMES.contains(&name) {
+            let curve = curve::measure(name, &points, &plan.folder).await?;
+            results.curves.insert(name.to_owned(), curve);
+        } else {
+            let mut work = plan.run(name).await?;
+            work.day = today();
+            results.works.insert(name.to_owned(), work);
+        }
         // After each work, so that nothing is lost when a later one fails.
         keep(docs, &results)?;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crypto::Group;
 use node::clock::{SystemClock, SystemEntropy};
-use protocol::Clock as _;
+use protocol::{Clock as _, RoomId};
 use protocol::api::{Payload, Submit, ToNode, encode};
 
 use crate::letter::{Letter, Person, Seals, Tag, seal};
@@ -108,6 +108,20 @@ pub async fn absent(node: &Node, senders: usize, script: Script) -> Outcome<(Vec
     let absent =
         Person { account: account(node, &absent), letters: Vec::new(), seals: Arc::new(seals) };
     Ok((people, absent))
+}
+
+/// Somebody alone in a room, with something to say.
+///
+/// # Errors
+/// When the node refuses.
+pub async fn speaker(node: &Node, script: Script) -> Outcome<(RoomId, Person)> {
+    let device = people::register(node, "speaker", 1).await?.into_iter().next().ok_or("nobody")?;
+    let api = node.api().await?;
+    let groups = rooms::found(node, &[(&api, &device)], &[]).await?;
+    let room = groups.first().ok_or("no room")?.room().clone();
+    let spoken = write_all(vec![groups], script).await?.into_iter().flatten().next();
+    let (letters, _) = spoken.ok_or("nothing was said")?;
+    Ok((room, Person { account: account(node, &device), letters, seals: Arc::default() }))
 }
 
 /// Encrypts everything that the speakers of these rooms will say, on all processors.

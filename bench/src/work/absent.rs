@@ -49,20 +49,28 @@ pub struct Absent {
 /// # Errors
 /// When the server refuses anything.
 pub async fn run(senders: Vec<Person>, absent: Person, roots: &[u32]) -> Outcome<Absent> {
-    let present = gather::all(senders).await?;
-    let count: usize = present.iter().map(|p| p.letters.len()).sum();
-    let begun = begin(roots);
-    let tasks: Vec<_> = present.into_iter().map(|p| tokio::spawn(hand_in(p))).collect();
-    for task in tasks {
-        task.await??;
-    }
-    let enqueue = begun.end(roots);
+    let count: usize = senders.iter().map(|p| p.letters.len()).sum();
+    let enqueue = hand_in_all(senders, roots).await?;
     // What the server still does behind the answers belongs to neither half.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut found = drain(absent, count, roots).await?;
     found.count = u64::try_from(count)?;
     found.enqueue = enqueue;
     Ok(found)
+}
+
+/// Hands everything in, and waits until all of it is confirmed.
+///
+/// # Errors
+/// When the server refuses anything.
+pub async fn hand_in_all(senders: Vec<Person>, roots: &[u32]) -> Outcome<Half> {
+    let present = gather::all(senders).await?;
+    let begun = begin(roots);
+    let tasks: Vec<_> = present.into_iter().map(|p| tokio::spawn(hand_in(p))).collect();
+    for task in tasks {
+        task.await??;
+    }
+    Ok(begun.end(roots))
 }
 
 struct Begun(Instant, Usage, Usage);

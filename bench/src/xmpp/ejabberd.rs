@@ -12,20 +12,11 @@ use super::postgres::Cluster;
 use super::stage::{Host, PASSWORD};
 use super::stream::Door;
 use crate::tls::{self, Certificate};
-use crate::{Outcome, failed, process};
+use crate::{Outcome, process};
 
 /// An Erlang machine needs a while.
 const READY_WITHIN: Duration = Duration::from_mins(2);
 const DATABASE: &str = "ejabberd";
-
-/// Where two servers find each other: each has a loopback address of its own, and both use one port.
-#[derive(Clone, Debug)]
-pub struct Federation {
-    /// All domains, and where they are.
-    pub places: Vec<(String, Ipv4Addr)>,
-    /// The port for other servers.
-    pub port: u16,
-}
 
 /// A running server with its database.
 pub struct Ejabberd {
@@ -38,14 +29,15 @@ pub struct Ejabberd {
 }
 
 impl Ejabberd {
-    /// Makes a server under `folder` and starts it with its database.
+    /// Makes a server under `folder` and starts it with its database. With a port for other servers the domain is a loopback address:
+    /// that is where others look for it, without a name server.
     ///
     /// # Errors
     /// When ejabberd is not there or does not get ready.
     pub async fn start(
         folder: &Path,
         domain: &str,
-        federation: Option<&Federation>,
+        federation: Option<u16>,
     ) -> Outcome<Self> {
         std::fs::create_dir_all(folder)?;
         let database = Cluster::start(&folder.join("postgres")).await?;
@@ -54,12 +46,13 @@ impl Ejabberd {
         let conference = format!("conference.{domain}");
         let certificate = Certificate::make(&[domain, &conference])?;
         certificate.write(&folder.join("certificate.pem"))?;
-        let place = federation.and_then(|f| f.places.iter().find(|(d, _)| d == domain));
-        let host = place.map_or(Ipv4Addr::LOCALHOST, |(_, address)| *address);
+        let host = if federation.is_some() { domain.parse()? } else { Ipv4Addr::LOCALHOST };
         let address = SocketAddr::from((host, process::free_port()?));
         let text = configuration(folder, domain, address, &database, federation)?;
         std::fs::write(folder.join("ejabberd.yml"), text)?;
-        std::fs::write(folder.join("inetrc"), resolver(federation)?)?;
+        // Nobody is asked for names.
+        let resolver = "{lookup, [file]}.\n{resolv_conf, \"\"}.\n{hosts_file, \"\"}.\n";
+        std::fs::write(folder.join("inetrc"), resolver)?;
         let process = run(folder, address).await?;
         let (domain, folder) = (domain.to_owned(), folder.to_owned());
         Ok(Self { domain, address, certificate, database, folder, process })
@@ -146,22 +139,12 @@ async fn run(folder: &Path, address: SocketAddr) -> Outcome<Child> {
     Ok(process)
 }
 
-/// Names of the other servers; nobody outside is asked.
-fn resolver(federation: Option<&Federation>) -> Outcome<String> {
-    let mut text = "{lookup, [file]}.\n{resolv_conf, \"\"}.\n{hosts_file, \"\"}.\n".to_owned();
-    for (domain, address) in federation.iter().flat_map(|f| &f.places) {
-        let [a, b, c, d] = address.octets();
-        writeln!(text, "{{host, {{{a},{b},{c},{d}}}, [\"{domain}\"]}}.")?;
-    }
-    Ok(text)
-}
-
 fn configuration(
     folder: &Path,
     domain: &str,
     address: SocketAddr,
     database: &Cluster,
-    federation: Option<&Federation>,
+    federation: Option<u16>,
 ) -> Outcome<String> {
     let certificate = folder.join("certificate.pem");
     let mut text = format!(
@@ -171,15 +154,11 @@ fn configuration(
         port = address.port(),
         ip = address.ip(),
     );
-    if let Some(federation) = federation {
-        if address.ip() == Ipv4Addr::LOCALHOST {
-            return failed(format!("{domain} has no place of its own"));
-        }
+    if let Some(port) = federation {
         write!(
             text,
             "  - {{port: {port}, ip: \"{ip}\", module: ejabberd_s2s_in, shaper: none, max_stanza_size: 524288}}\n\
-             outgoing_s2s_port: {port}\ns2s_use_starttls: required\ns2s_dns_timeout: 1 second\ns2s_dns_retries: 0\n",
-            port = federation.port,
+             outgoing_s2s_port: {port}\ns2s_use_starttls: required\n",
             ip = address.ip(),
         )?;
     }
