@@ -101,7 +101,7 @@ pub async fn of_hub(tx: &mut Tx, hub: &Domain, max: u32) -> Result<u64, StoreErr
     let (count,) = fetch_one!(
         tx,
         (i64,),
-        "SELECT COUNT(*) FROM (SELECT 1 FROM room WHERE hub = $1 AND group_state IS NULL LIMIT $2) some",
+        "SELECT COUNT(*) FROM (SELECT 1 FROM room WHERE hub = $1 AND group_state IS NULL LIMIT $2) held",
         hub.as_str(),
         i64::from(max)
     )?;
