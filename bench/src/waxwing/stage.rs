@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crypto::Group;
 use node::clock::{SystemClock, SystemEntropy};
-use protocol::{Clock as _, RoomId};
 use protocol::api::{Payload, Submit, ToNode, encode};
+use protocol::{Clock as _, RoomId};
 
 use crate::letter::{Letter, Person, Seals, Tag, seal};
 use crate::link::Account;

@@ -11,11 +11,15 @@ use node::clock::{SystemClock, SystemEntropy};
 use node::store::logs::{self, Entry, Log, LogName, Start};
 use node::store::readers::{self, Reader};
 use node::store::rooms::{self, Room};
-use node::store::submissions::{Key, Scene, State};
-use node::store::{Decision, Location, LogId, Options, QUEUE_JOBS, Store, StoreError, Tx, members};
+use node::store::submissions::{self, Key, Scene, State};
+use node::store::{
+    Advance, Decision, Location, LogId, Options, QUEUE_JOBS, Store, StoreError, Tx, members,
+};
 use protocol::api::Accepted;
 use protocol::log::{Chain, Digest, EntryKind};
-use protocol::{Clock as _, DeviceId, Domain, Epoch, Incarnation, Refusal, RoomId, Seq, SubmitId};
+use protocol::{
+    Clock as _, DeviceId, Domain, Epoch, Incarnation, Refusal, RoomId, Seq, SubmitId, Timestamp,
+};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tests::Outcome;
@@ -316,16 +320,17 @@ pub async fn acknowledge(
     reader: DeviceId,
     seq: Seq,
 ) -> Result<(), StoreError> {
-    store
-        .write(move |tx| {
-            Box::pin(async move {
-                if let Some(log) = logs::lock(tx, &log).await? {
-                    readers::advance(tx, log.id, &Reader::Device(reader), seq).await?;
-                }
-                Ok(())
-            })
-        })
-        .await
+    let mut snapshot = store.snapshot().await?;
+    let Some(log) = logs::find(&mut snapshot, &log).await? else { return Ok(()) };
+    let stays = readers::stays(&mut snapshot, log.id, &Reader::Device(reader.clone())).await?;
+    drop(snapshot);
+    let advance = |stay: readers::Stay| Advance {
+        log: log.id,
+        incarnation: log.incarnation,
+        from: stay.from,
+        to: seq,
+    };
+    store.advance(reader, stays.into_iter().map(advance).collect()).await
 }
 
 /// Puts something into an inbox.
@@ -356,7 +361,9 @@ pub async fn trim(store: &Store, name: LogName, keep: u64) -> Result<Seq, StoreE
         .write(move |tx| {
             Box::pin(async move {
                 let log = logs::lock(tx, &name).await?.ok_or(StoreError::Closed)?;
-                logs::trim(tx, &log, Seq::new(log.head.get().saturating_sub(keep))).await?;
+                let last = Seq::new(log.head.get().saturating_sub(keep));
+                submissions::outlive(tx, log.id, last, Timestamp::from_ms(0)).await?;
+                logs::trim(tx, &log, last).await?;
                 Ok(logs::get(tx, log.id).await?.tail)
             })
         })
