@@ -7,9 +7,10 @@ use faults::process::clock::Clock;
 use faults::process::plain::Plain;
 use http::StatusCode;
 use protocol::api::{Revoke, Submit};
-use protocol::{Code, RoomId};
-use tests::device::Device;
+use protocol::{Code, DeviceId, RoomId};
+use tests::device::{Device, eventually};
 use tests::ledger::{self, Stay};
+use tests::node::Node;
 use tests::seed::Seed;
 use tests::trouble::During as _;
 use tests::world::World;
@@ -37,8 +38,8 @@ const WAITING: usize = 20;
 async fn a_clock_that_jumps_and_comes_back_loses_nothing_and_expires_nothing() -> Outcome<()> {
     let mut seed = Seed::from_environment(47);
     let mut world = World::start("clock", &["a.localhost", "b.localhost"]).await?;
-    let root = world.root().to_owned();
-    let Some(clock) = Clock::of(world.node(0)?, &root)? else {
+    let folder = world.root().to_owned();
+    let Some(clock) = Clock::of(world.node(0)?, &folder)? else {
         println!("skipped: a node whose clock jumps: libfaketime is not installed and cannot be");
         return Ok(());
     };
@@ -46,15 +47,7 @@ async fn a_clock_that_jumps_and_comes_back_loses_nothing_and_expires_nothing() -
     let ana = world.person(0, "ana").await?;
     let mut alf = world.person(0, "alf").await?;
     let bea = world.person(1, "bea").await?;
-    // The one that jumps is the hub of the first room and a follower in the second.
-    let rooms = [ana.create_room("first").await?, bea.create_room("second").await?];
-    for (host, guest, room) in [(&ana, &bea, &rooms[0]), (&bea, &ana, &rooms[1])] {
-        for user in [guest.user(), alf.user()] {
-            host.invite(room, user).await?;
-        }
-        guest.until_active(room).await?;
-        alf.until_active(room).await?;
-    }
+    let rooms = rooms(&ana, &alf, &bea).await?;
     alf.go_offline().await;
     for i in 0..WAITING {
         ana.send(&rooms[0], &format!("first {i} for alf")).await?;
@@ -62,71 +55,20 @@ async fn a_clock_that_jumps_and_comes_back_loses_nothing_and_expires_nothing() -
     }
     ana.until_all_accepted(SETTLE).await?;
     bea.until_count(&rooms[1], WAITING, SETTLE).await?;
-    let mut cid = Plain::register(world.node(0)?, "cid").await?;
-    let said = cid.message("the first of all")?;
-    let place = cid.submit(&said).await?.place().during("a place")?;
-    let mut gone = revoked(&mut world).await?;
+    let mut witness = Witness::new(world.node(0)?).await?;
 
     let mut held = 0;
-    for (n, (name, by)) in JUMPS.into_iter().enumerate() {
-        // While it runs: people talk, but for the room whose time would run away with its hub's clock.
-        clock.shift(by)?;
-        let mut waiting = Vec::new();
-        for i in 0..3 {
-            for (device, room, tag) in speakers(&ana, &bea, &rooms, by) {
-                let text = format!("{tag} {n} {i} of {}", device.id());
-                waiting.push((device, device.send(room, &text).await?));
-            }
-        }
-        let fresh = cid.message(name)?;
-        check(&mut cid, &mut gone, (&said, place.place.seq.get()), name).await?;
-        if by < 0 {
-            // A hub does not give out a time that has passed, and says when to ask again: soon, for the clock may be set right.
-            let refused = cid.submit(&fresh).await?;
-            assert_eq!(refused.code, Some(Code::Unavailable), "{name}: {refused:?}");
-            assert!(refused.retry_after.is_some_and(|s| s <= 30), "{name}: {refused:?}");
-        }
-        sleep(Duration::from_millis(seed.between(1_000, 2_000))).await;
-        for (device, id) in &waiting {
-            held += u32::from(device.client()?.state(id).await?.stage < Stage::Accepted);
-        }
-        clock.shift(0)?;
-        if by < 0 {
-            let end = tokio::time::Instant::now() + Duration::from_secs(5);
-            while cid.submit(&fresh).await?.place().is_none() {
-                assert!(
-                    tokio::time::Instant::now() < end,
-                    "{name}: not taken when the clock was right"
-                );
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
-        check(&mut cid, &mut gone, (&said, place.place.seq.get()), name).await?;
-        // What waits for the right time must not be taken at a wrong one: the room's time would run away.
-        for device in [&ana, &bea] {
-            device.until_all_accepted(SETTLE).await?;
-        }
-
-        // While it is down: it starts with the wrong time, and looks at once for what has expired.
-        let node = world.node(0)?;
-        node.stop().await?;
-        let before = inspect::kept(node.data(), alf.id().as_str()).await?;
-        clock.shift(by)?;
-        node.resume().await?;
-        sleep(Duration::from_millis(1_500)).await;
-        node.stop().await?;
-        let after = inspect::kept(node.data(), alf.id().as_str()).await?;
-        assert!(before >= 2 * i64::try_from(WAITING)?, "{before} entries wait");
-        assert!(after >= before, "{name}: of {before} entries {after} are left");
-        clock.shift(0)?;
-        node.resume().await?;
-        check(&mut cid, &mut gone, (&said, place.place.seq.get()), name).await?;
+    for jump in JUMPS {
+        let pause = Duration::from_millis(seed.between(1_000, 2_000));
+        held += while_it_runs(&clock, jump, pause, (&ana, &bea, &rooms), &mut witness).await?;
+        while_it_is_down(&clock, jump, world.node(0)?, alf.id()).await?;
+        witness.check(jump.0).await?;
     }
     alf.go_online().await?;
     let mut sums = (0, 0);
     for (room, tag) in rooms.iter().zip(["first", "second"]) {
-        let checked = compare(&[&ana, &alf, &bea], room, tag).await?;
-        sums = (sums.0 + checked.sent, sums.1 + checked.owed);
+        let compared = compare(&[&ana, &alf, &bea], room, tag).await?;
+        sums = (sums.0 + compared.sent, sums.1 + compared.owed);
     }
     println!(
         "{} jumps while it ran and as many while it was down; {} messages, {} deliveries owed and made; {held} had to wait for the right time",
@@ -146,6 +88,84 @@ async fn a_clock_that_jumps_and_comes_back_loses_nothing_and_expires_nothing() -
     Ok(())
 }
 
+/// The one whose clock jumps is the hub of the first room and a follower in the second.
+async fn rooms(ana: &Device, alf: &Device, bea: &Device) -> Outcome<[RoomId; 2]> {
+    let rooms = [ana.create_room("first").await?, bea.create_room("second").await?];
+    for (host, guest, room) in [(ana, bea, &rooms[0]), (bea, ana, &rooms[1])] {
+        for user in [guest.user(), alf.user()] {
+            host.invite(room, user).await?;
+        }
+        guest.until_active(room).await?;
+        alf.until_active(room).await?;
+    }
+    Ok(rooms)
+}
+
+/// The clock jumps under the running node and comes back; how many messages had to wait for that.
+async fn while_it_runs(
+    clock: &Clock,
+    (name, by): (&str, i64),
+    pause: Duration,
+    (ana, bea, rooms): (&Device, &Device, &[RoomId; 2]),
+    witness: &mut Witness,
+) -> Outcome<u32> {
+    clock.shift(by)?;
+    // People talk, but for the room whose time would run away with its hub's clock.
+    let mut waiting = Vec::new();
+    for i in 0..3 {
+        for (device, room, tag) in speakers(ana, bea, rooms, by) {
+            let text = format!("{tag} {name} {i} of {}", device.id());
+            waiting.push((device, device.send(room, &text).await?));
+        }
+    }
+    witness.check(name).await?;
+    let cid = &mut witness.cid;
+    let fresh = cid.message(name)?;
+    if by < 0 {
+        // A hub does not give out a time that has passed, and says when to ask again: soon, for the clock may be set right.
+        let refused = cid.submit(&fresh).await?;
+        assert_eq!(refused.code, Some(Code::Unavailable), "{name}: {refused:?}");
+        assert!(refused.retry_after.is_some_and(|s| s <= 30), "{name}: {refused:?}");
+    }
+    sleep(pause).await;
+    let mut held = 0;
+    for (device, id) in &waiting {
+        held += u32::from(device.client()?.state(id).await?.stage < Stage::Accepted);
+    }
+    clock.shift(0)?;
+    if by < 0 {
+        let what = format!("after {name}, a message when the clock was right");
+        eventually(Duration::from_secs(5), &what, async || Ok(cid.submit(&fresh).await?.place()))
+            .await?;
+    }
+    witness.check(name).await?;
+    // What waits for the right time must not be taken at a wrong one: the room's time would run away.
+    for device in [ana, bea] {
+        device.until_all_accepted(SETTLE).await?;
+    }
+    Ok(held)
+}
+
+/// The node starts with the wrong time, and looks at once for what has expired.
+async fn while_it_is_down(
+    clock: &Clock,
+    (name, by): (&str, i64),
+    node: &mut Node,
+    absent: &DeviceId,
+) -> Outcome<()> {
+    node.stop().await?;
+    let before = inspect::kept(node.data(), absent.as_str()).await?;
+    clock.shift(by)?;
+    node.resume().await?;
+    sleep(Duration::from_millis(1_500)).await;
+    node.stop().await?;
+    let after = inspect::kept(node.data(), absent.as_str()).await?;
+    assert!(before >= 2 * i64::try_from(WAITING)?, "{before} entries wait");
+    assert!(after >= before, "{name}: of {before} entries {after} are left");
+    clock.shift(0)?;
+    node.resume().await
+}
+
 type Speaker<'a> = (&'a Device, &'a RoomId, &'static str);
 
 fn speakers<'a>(
@@ -161,31 +181,38 @@ fn speakers<'a>(
     all
 }
 
-/// A person whose one device was revoked.
-async fn revoked(world: &mut World) -> Outcome<Plain> {
-    let mut gone = Plain::register(world.node(0)?, "gone").await?;
-    let device = gone.device().clone();
-    let said = gone.post("/v1/devices/revoke", &Revoke { device }).await?;
-    assert!(said.status.is_success(), "{said:?}");
-    Ok(gone)
+/// Who notices whether the node remembers: one that was answered, and one that was sent away.
+struct Witness {
+    cid: Plain,
+    said: Submit,
+    seq: u64,
+    gone: Plain,
 }
 
-/// What was answered is answered the same again, and who was sent away stays away.
-async fn check(
-    cid: &mut Plain,
-    gone: &mut Plain,
-    (said, seq): (&Submit, u64),
-    name: &str,
-) -> Outcome<()> {
-    let again = cid.submit(said).await?;
-    let place = again.place().during(format!("{name}: {again:?}"))?;
-    assert_eq!(place.place.seq.get(), seq, "{name}: the same message got another place");
-    let read = cid.read(0).await?;
-    assert_eq!(read.status, StatusCode::OK, "{name}: {read:?}");
-    cid.check().await?;
-    let refused = gone.read(0).await?;
-    assert_eq!(refused.code, Some(Code::Unauthenticated), "{name}: {refused:?}");
-    Ok(())
+impl Witness {
+    async fn new(node: &Node) -> Outcome<Self> {
+        let mut cid = Plain::register(node, "cid").await?;
+        let said = cid.message("the first of all")?;
+        let place = cid.submit(&said).await?.place().during("a place")?;
+        let mut gone = Plain::register(node, "gone").await?;
+        let device = gone.device().clone();
+        let revoked = gone.post("/v1/devices/revoke", &Revoke { device }).await?;
+        assert!(revoked.status.is_success(), "{revoked:?}");
+        Ok(Self { cid, said, seq: place.place.seq.get(), gone })
+    }
+
+    /// What was answered is answered the same again, and who was sent away stays away.
+    async fn check(&mut self, name: &str) -> Outcome<()> {
+        let again = self.cid.submit(&self.said).await?;
+        let place = again.place().during(format!("{name}: {again:?}"))?;
+        assert_eq!(place.place.seq.get(), self.seq, "{name}: the same message, another place");
+        let read = self.cid.read(0).await?;
+        assert_eq!(read.status, StatusCode::OK, "{name}: {read:?}");
+        self.cid.check().await?;
+        let refused = self.gone.read(0).await?;
+        assert_eq!(refused.code, Some(Code::Unauthenticated), "{name}: {refused:?}");
+        Ok(())
+    }
 }
 
 async fn compare(people: &[&Device], room: &RoomId, tag: &str) -> Outcome<ledger::Checked> {

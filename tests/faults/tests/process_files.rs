@@ -35,11 +35,7 @@ async fn a_node_without_a_file_descriptor_left_keeps_its_connections_and_its_dat
     let of_database = opened(world.node(0)?, "node.db")?;
     ana.send(&room, "back again").await?;
     bea.until_count(&room, 1, Duration::from_secs(20)).await?;
-    for person in &mut people {
-        let submit = person.message("before")?;
-        let said = person.submit(&submit).await?;
-        assert!(said.place().is_some(), "{said:?}");
-    }
+    all_at_once(&mut people, "before").await?;
 
     let node = world.node(0)?;
     let before = logged(node, "could not be accepted")?;
@@ -57,18 +53,7 @@ async fn a_node_without_a_file_descriptor_left_keeps_its_connections_and_its_dat
     // Those who are in stay in, and the database works for all of them at once.
     let begun = Instant::now();
     for round in 0..10 {
-        let said = tests::together(people.iter_mut().map(async |person| {
-            let submit = person.message(&format!("without files {round}"))?;
-            let said = person.submit(&submit).await?;
-            let read = person.read(0).await?;
-            Outcome::Ok((said, read))
-        }))
-        .await;
-        for said in said {
-            let (said, read) = said?;
-            assert!(said.place().is_some(), "{said:?}");
-            assert_eq!(read.status, StatusCode::OK, "{read:?}");
-        }
+        all_at_once(&mut people, &format!("without files {round}")).await?;
     }
     let id = ana.send(&room, "without files").await?;
     ana.until_accepted(&id, "a stream of before").await?;
@@ -91,10 +76,8 @@ async fn a_node_without_a_file_descriptor_left_keeps_its_connections_and_its_dat
     })
     .await?;
     let recovered = begun.elapsed();
+    all_at_once(&mut people, "with files again").await?;
     for person in &mut people {
-        let submit = person.message("with files again")?;
-        let said = person.submit(&submit).await?;
-        assert!(said.place().is_some(), "{said:?}");
         person.check().await?;
     }
     println!(
@@ -106,5 +89,19 @@ async fn a_node_without_a_file_descriptor_left_keeps_its_connections_and_its_dat
     );
     assert_eq!(world.node(0)?.starts(), 3);
     world.passed();
+    Ok(())
+}
+
+/// Everybody says something and reads.
+async fn all_at_once(people: &mut [Plain], text: &str) -> Outcome<()> {
+    let said = tests::together(people.iter_mut().map(async |person| {
+        let submit = person.message(text)?;
+        Outcome::Ok((person.submit(&submit).await?, person.read(0).await?))
+    }));
+    for said in said.await {
+        let (said, read) = said?;
+        assert!(said.place().is_some(), "{said:?}");
+        assert_eq!(read.status, StatusCode::OK, "{read:?}");
+    }
     Ok(())
 }
