@@ -9,6 +9,7 @@
 //! | [`ceiling`] | what TLS and the disk alone would allow |
 //! | [`work`] | the work W1 to W6 |
 //! | [`curve`] | how costs grow |
+//! | [`micro`] | single steps, for the micro benches |
 //! | [`report`] | results, ratios, the page and its plots |
 
 pub mod ceiling;
@@ -16,6 +17,7 @@ pub mod curve;
 pub mod letter;
 pub mod link;
 pub mod machine;
+pub mod micro;
 pub mod process;
 pub mod report;
 pub mod server;

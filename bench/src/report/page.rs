@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use super::results::{Results, Work};
 use super::target::{TARGETS, number};
 use crate::Outcome;
-use crate::work::plan::{ECHO, INSERT};
+use crate::work::plan::{ECHO, INSERT, LIBRARY};
 
 /// Rows of a table, in this order; whoever is not named comes after.
-const ORDER: &[&str] = &["Waxwing", "ejabberd", "Prosody", ECHO, INSERT];
+const ORDER: &[&str] = &["Waxwing", "ejabberd", "Prosody", ECHO, INSERT, LIBRARY];
 
 /// A work: its name, what it is, and its columns.
 struct Section {
@@ -82,6 +82,11 @@ const SECTIONS: &[Section] = &[
             ("undelivered", "undelivered"),
             ("restart_ms", "answers again after ms"),
         ],
+    },
+    Section {
+        work: "commit",
+        what: "The hub's check of a commit, by members of the room",
+        columns: &[("us_10", "10: µs"), ("us_100", "100: µs"), ("us_1000", "1,000: µs")],
     },
 ];
 

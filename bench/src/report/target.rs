@@ -1,7 +1,7 @@
 //! What must be reached, as ratios of numbers of the same run.
 
 use super::results::{Results, Work};
-use crate::work::plan::ECHO;
+use crate::work::plan::{ECHO, LIBRARY};
 
 const OURS: &str = "Waxwing";
 const REFERENCE: &str = "ejabberd";
@@ -189,6 +189,12 @@ pub const TARGETS: &[Target] = &[
         what: "messages confirmed and lost or undelivered",
         bound: Bound::AtMost(0.0),
         value: |w| w.sum(OURS, "undelivered"),
+    },
+    Target {
+        work: "commit",
+        what: "hub's check of a commit at 1,000 members, to OpenMLS's own processing",
+        bound: Bound::AtMost(1.5),
+        value: |w| ratio(w, "us_1000", LIBRARY),
     },
 ];
 

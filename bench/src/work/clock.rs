@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::process::{self, Usage};
 use crate::stats::Latencies;
+use crate::{Outcome, failed};
 
 /// Shared by all who work and the one who measures.
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub struct Clocked {
     pub resident: u64,
 }
 
+/// The first messages take no longer.
+const BEGUN_WITHIN: Duration = Duration::from_mins(1);
 /// How often it is looked whether somebody has nothing left to say.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -96,6 +99,23 @@ impl Clock {
     fn delivered(&self) -> u64 {
         let counters = self.0.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.iter().map(|c| c.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Waits until so much was delivered: connections between servers, for one, come about with the first message.
+    ///
+    /// # Errors
+    /// When that takes longer than a minute.
+    pub async fn begun(&self, delivered: usize) -> Outcome<()> {
+        let end = Instant::now() + BEGUN_WITHIN;
+        let wanted = u64::try_from(delivered)?;
+        while self.delivered() < wanted {
+            if Instant::now() > end {
+                let count = self.delivered();
+                return failed(format!("only {count} of the first {wanted} messages arrived"));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// Lets the others work: first for warming up, then for `time`, or until somebody has nothing left to say.

@@ -43,6 +43,12 @@ pub async fn run(
         started += 1;
         tasks.push(tokio::spawn(talk.run(pace, offset)));
     }
+    if let Err(silence) = clock.begun(2 * tasks.len()).await {
+        for task in tasks.into_iter().filter(tokio::task::JoinHandle::is_finished) {
+            task.await??;
+        }
+        return Err(silence);
+    }
     let mut clocked = clock.run(time.0, time.1).await;
     for task in tasks {
         clocked.latencies.add(&task.await??)?;

@@ -8,6 +8,7 @@ use super::pairs::Pace;
 use super::{Script, absent, idle, kill, pairs, room};
 use crate::ceiling::{echo, insert};
 use crate::letter::Person;
+use crate::micro;
 use crate::report::results::{Metrics, Work};
 use crate::server::{Kind, Server};
 use crate::{Outcome, failed, float};
@@ -27,6 +28,8 @@ pub struct Size {
     pub idle: usize,
     /// Pairs of W5.
     pub across: usize,
+    /// Members of the rooms whose commits are checked.
+    pub commits: &'static [usize],
     /// Before the time that counts.
     pub warm_up: Duration,
     /// The time that counts.
@@ -42,6 +45,7 @@ impl Size {
         absent: (20, 1_000),
         idle: 5_000,
         across: 50,
+        commits: micro::MEMBERS,
         warm_up: Duration::from_secs(2),
         time: Duration::from_secs(15),
     };
@@ -53,6 +57,7 @@ impl Size {
         absent: (2, 30),
         idle: 20,
         across: 2,
+        commits: &[3, 10],
         warm_up: Duration::from_millis(100),
         time: Duration::from_millis(600),
     };
@@ -77,7 +82,9 @@ pub struct Plan {
 }
 
 /// Names of the works that there are.
-pub const NAMES: &[&str] = &["W1", "W2", "W3", "W4", "W5", "W6"];
+pub const NAMES: &[&str] = &["W1", "W2", "W3", "W4", "W5", "W6", "commit"];
+/// The row of the library alone.
+pub const LIBRARY: &str = "OpenMLS alone";
 /// The rows of the ceilings.
 pub const ECHO: &str = "TLS echo";
 /// See [`ECHO`].
@@ -91,6 +98,12 @@ impl Plan {
     pub async fn run(&self, name: &str) -> Outcome<Work> {
         let mut work = Work::default();
         for round in 0..self.rounds {
+            if name == "commit" {
+                let [ours, theirs] = micro::commits(self.size.commits, 15)?;
+                work.add(Kind::Waxwing.name(), ours);
+                work.add(LIBRARY, theirs);
+                continue;
+            }
             if matches!(name, "W1" | "W2") {
                 self.ceilings(&mut work, round).await?;
             }

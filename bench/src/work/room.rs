@@ -64,6 +64,12 @@ pub async fn run(
         let member = Member { present, board: board.clone(), clock: clock.clone(), next: 0 };
         tasks.push(tokio::spawn(member.run(n, clock.counter())));
     }
+    if let Err(silence) = clock.begun(tasks.len()).await {
+        for task in tasks.into_iter().filter(tokio::task::JoinHandle::is_finished) {
+            task.await??;
+        }
+        return Err(silence);
+    }
     let mut clocked = clock.run(time.0, time.1).await;
     for task in tasks {
         clocked.latencies.add(&task.await??)?;
