@@ -97,10 +97,10 @@ impl Node {
         self.address
     }
 
-    /// Serves until `shutdown` ends, then finishes what is under way, for at most ten seconds.
+    /// Serves until `shutdown` ends or the disk fails under the database, then finishes what is under way, for at most ten seconds.
     ///
     /// # Errors
-    /// When it cannot start.
+    /// When it cannot start; [`StoreError::Broken`] when the disk failed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { app, listener, address, held } = self;
         let tls = Tls::new(app.clone());
@@ -123,8 +123,12 @@ impl Node {
             written => written?,
         }
         tracing::info!(domain = %app.domain, %address, "the node is ready");
-        shutdown.await;
-        tracing::info!("stopping");
+        let broken = tokio::select! {
+            () = shutdown => false,
+            // What the system holds in memory of the files is not what is on the disk now: only a new start reads what is there.
+            () = app.store.failed() => true,
+        };
+        tracing::info!(broken, "stopping");
         stop.cancel();
         app.tasks.close();
         let drained = tokio::time::timeout(DRAIN, async {
@@ -145,7 +149,7 @@ impl Node {
         let _gone = std::fs::remove_file(&file);
         drop(held);
         tracing::info!("stopped");
-        Ok(())
+        if broken { Err(StoreError::Broken.into()) } else { Ok(()) }
     }
 }
 

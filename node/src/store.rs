@@ -32,6 +32,7 @@ use protocol::{DeviceId, Domain, Incarnation};
 use sqlx::pool::PoolConnection;
 use sqlx::{Postgres, Sqlite};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 pub mod accounts;
 mod advancing;
@@ -69,7 +70,7 @@ pub use writer::Counters;
 use pools::Pools;
 use savepoint::Savepoint;
 use submissions::{Key, Scene};
-use writer::{Message, Pending, Writer};
+use writer::{Message, Pending, Told, Writer};
 
 /// A future that borrows the transaction for as long as the job runs.
 pub type BoxFuture<'t, T> = Pin<Box<dyn Future<Output = T> + Send + 't>>;
@@ -121,10 +122,13 @@ pub struct Options {
     pub queue: usize,
     /// Told of every wake.
     pub subscriber: Subscriber,
+    /// The file system that SQLite shall use, by the name it was registered under (`sqlite3_vfs_register`): an encrypting one, or one that
+    /// fails on purpose. Durability is then that file system's. None: the system's own.
+    pub vfs: Option<String>,
 }
 
 impl Options {
-    /// The usual bounds, and nobody to wake.
+    /// The usual bounds, the system's files, and nobody to wake.
     #[must_use]
     pub fn new(location: Location, domain: Domain) -> Self {
         Self {
@@ -134,6 +138,7 @@ impl Options {
             older: Older::Update,
             queue: QUEUE_JOBS,
             subscriber: Arc::new(|_| ()),
+            vfs: None,
         }
     }
 }
@@ -148,6 +153,7 @@ pub struct Store {
     jobs: mpsc::Sender<Message>,
     counters: Arc<Counters>,
     fresh: Arc<Fresh>,
+    failed: CancellationToken,
 }
 
 impl Store {
@@ -165,15 +171,15 @@ impl Store {
         let counters = Arc::new(Counters::default());
         let fresh = Arc::new(Fresh::default());
         let (jobs, waiting) = mpsc::channel(options.queue.max(1));
-        let writer = Writer::new(
-            pools.clone(),
-            waiting,
-            options.subscriber.clone(),
-            counters.clone(),
-            fresh.clone(),
-        );
-        writer.spawn()?;
-        let store = Self { pools, jobs, counters, fresh };
+        let failed = CancellationToken::new();
+        let told = Told {
+            subscriber: options.subscriber.clone(),
+            counters: counters.clone(),
+            fresh: fresh.clone(),
+            failed: failed.clone(),
+        };
+        Writer::new(pools.clone(), waiting, told).spawn()?;
+        let store = Self { pools, jobs, counters, fresh, failed };
         let node = identity::Node {
             domain: options.domain.clone(),
             incarnation: Incarnation::from_bytes(entropy.bytes16()),
@@ -292,6 +298,12 @@ impl Store {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Returns once the disk has failed under the database. From then on all writes are refused as [`StoreError::Broken`], until the
+    /// database is opened anew; what was answered before is there.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
     }
 
     /// Finishes what was submitted, refuses the rest, closes the database. Returns when all of it is done.

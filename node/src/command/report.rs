@@ -140,7 +140,17 @@ impl From<ConfigError> for Failure {
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Self {
+        let mut why = "nothing was changed";
         let (code, at, hint, exit) = match &e {
+            Error::Store(StoreError::Broken) => {
+                why = "what was answered is kept, and nothing more was taken";
+                (
+                    "DISK",
+                    "the disk of the database",
+                    "see what the system's log says of the disk, then start the node again",
+                    Exit::Unreachable,
+                )
+            }
             Error::Store(store) => of_store(store),
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 DISK_FULL
@@ -175,7 +185,7 @@ impl From<Error> for Failure {
             code: code.to_owned(),
             what: e.to_string(),
             at: at.to_owned(),
-            why: "nothing was changed".to_owned(),
+            why: why.to_owned(),
             hint: hint.to_owned(),
             exit,
         }

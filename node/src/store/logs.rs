@@ -275,12 +275,19 @@ impl TryFrom<EntryRow> for Entry {
     type Error = StoreError;
     fn try_from(r: EntryRow) -> Result<Self, StoreError> {
         let kind = Column("entry", "kind");
+        let kind = EntryKind::from_code(kind.number(r.kind)?).ok_or(kind.corrupt())?;
+        let at = Column("entry", "at_ms").time(r.at_ms)?;
+        let digest = Digest::from_bytes(Column("entry", "digest").bytes(&r.digest)?);
+        // SQLite does not check what it reads back. A disk that turned a bit must not turn it in what others get.
+        if r.body.as_ref().is_some_and(|body| Digest::of_entry(kind, at, body) != digest) {
+            return Err(Column("entry", "body").corrupt());
+        }
         Ok(Self {
             seq: Column("entry", "seq").seq(r.seq)?,
-            at: Column("entry", "at_ms").time(r.at_ms)?,
-            kind: EntryKind::from_code(kind.number(r.kind)?).ok_or(kind.corrupt())?,
+            at,
+            kind,
             body: r.body,
-            digest: Digest::from_bytes(Column("entry", "digest").bytes(&r.digest)?),
+            digest,
             chain: Chain::from_bytes(Column("entry", "chain").bytes(&r.chain)?),
             note: r.note,
         })
@@ -395,9 +402,10 @@ pub async fn ends(tx: &mut Tx, log: &Log, position: Seq) -> Result<LogEnds, Stor
 }
 
 /// Reads the entries of `span` that are here, in order, until their bodies make more than `bytes`; a first one that is larger comes alone.
+/// It also ends before an entry that is damaged.
 ///
 /// # Errors
-/// When the database fails.
+/// [`StoreError::Corrupt`] when the very first is damaged; when the database fails.
 pub async fn read(
     tx: &mut Tx,
     log: LogId,
@@ -423,13 +431,22 @@ pub async fn read(
         limit(bytes),
         hidden
     )?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        match Entry::try_from(row) {
+            Ok(entry) => entries.push(entry),
+            Err(damaged) if entries.is_empty() => return Err(damaged),
+            // What comes before it is whole and goes its way.
+            Err(_) => break,
+        }
+    }
+    Ok(entries)
 }
 
 /// One entry, body included.
 ///
 /// # Errors
-/// When the database fails.
+/// [`StoreError::Corrupt`] when it is damaged; when the database fails.
 pub async fn entry(tx: &mut Tx, log: LogId, seq: Seq) -> Result<Option<Entry>, StoreError> {
     fetch_optional!(
         tx,

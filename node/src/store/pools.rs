@@ -99,9 +99,14 @@ async fn open_sqlite(path: &Path, options: &Options) -> Result<Pools, StoreError
     if !exists && !options.create {
         return Err(StoreError::Missing(path.to_owned()));
     }
+    let file = SqliteConnectOptions::new().filename(path);
+    let file = match &options.vfs {
+        Some(name) => file.vfs(name.clone()),
+        None => file,
+    };
     if exists {
         // Before anything that could change the file, its journal mode included.
-        let look = SqliteConnectOptions::new().filename(path).pragma("query_only", "ON");
+        let look = file.clone().pragma("query_only", "ON");
         migrate::judge_sqlite(&look.busy_timeout(WAIT), options.older).await?;
     }
     if !exists {
@@ -114,8 +119,7 @@ async fn open_sqlite(path: &Path, options: &Options) -> Result<Pools, StoreError
             .open(path)
             .map_err(|e| StoreError::file(path, e))?;
     }
-    let base = SqliteConnectOptions::new()
-        .filename(path)
+    let base = file
         .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)

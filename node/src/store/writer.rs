@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::fresh::Fresh;
 use super::placing::{self, Placing};
@@ -149,12 +150,19 @@ impl Batch {
     }
 }
 
+/// Who hears of what the writer does.
+pub(super) struct Told {
+    pub(super) subscriber: Subscriber,
+    pub(super) counters: Arc<Counters>,
+    pub(super) fresh: Arc<Fresh>,
+    /// Cancelled once the disk has failed.
+    pub(super) failed: CancellationToken,
+}
+
 pub(super) struct Writer {
     pools: Pools,
     waiting: mpsc::Receiver<Message>,
-    subscriber: Subscriber,
-    counters: Arc<Counters>,
-    fresh: Arc<Fresh>,
+    told: Told,
     batch_max: usize,
     /// How many shared the last transaction.
     last: usize,
@@ -164,28 +172,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
-        pools: Pools,
-        waiting: mpsc::Receiver<Message>,
-        subscriber: Subscriber,
-        counters: Arc<Counters>,
-        fresh: Arc<Fresh>,
-    ) -> Self {
+    pub(super) fn new(pools: Pools, waiting: mpsc::Receiver<Message>, told: Told) -> Self {
         let batch_max = match &pools {
             Pools::Sqlite { .. } => BATCH_SQLITE,
             Pools::Postgres { .. } => BATCH_POSTGRES,
         };
-        Self {
-            pools,
-            waiting,
-            subscriber,
-            counters,
-            fresh,
-            batch_max,
-            last: 0,
-            unlooked: 0,
-            broken: false,
-        }
+        Self { pools, waiting, told, batch_max, last: 0, unlooked: 0, broken: false }
     }
 
     /// Starts it on a thread of its own. Its work is one short wait for the database after the other: on a worker of the runtime each of them
@@ -247,9 +239,9 @@ impl Writer {
             if self.broken { Err(StoreError::Broken) } else { self.transact(&mut batch).await };
         let committed = committed.map_err(|e| self.judge(e));
         let fate = committed.map(|Committed { wakes, changes }| {
-            self.fresh.take(changes);
+            self.told.fresh.take(changes);
             for wake in wakes {
-                (self.subscriber)(wake);
+                (self.told.subscriber)(wake);
             }
         });
         let ok = fate.is_ok();
@@ -267,6 +259,7 @@ impl Writer {
         if error.is_fatal() && !self.broken {
             self.broken = true;
             tracing::error!(%error, "the disk failed under the database: refusing all writes");
+            self.told.failed.cancel();
         }
         error
     }
@@ -288,8 +281,8 @@ impl Writer {
             return Ok(Committed::default());
         }
         let committed = tx.commit().await?;
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        self.counters.jobs.fetch_add(done, Ordering::Relaxed);
+        self.told.counters.commits.fetch_add(1, Ordering::Relaxed);
+        self.told.counters.jobs.fetch_add(done, Ordering::Relaxed);
         Ok(committed)
     }
 

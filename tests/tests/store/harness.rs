@@ -166,7 +166,7 @@ pub fn entry(n: u64, bytes: usize) -> Entry {
         seq: seq(n),
         at: at(n * 10),
         kind: EntryKind::Application,
-        digest: Digest::of_bytes(&body),
+        digest: Digest::of_entry(EntryKind::Application, at(n * 10), &body),
         body: Some(body),
         chain: chain(n),
         note: n.is_multiple_of(2).then(|| vec![7]),

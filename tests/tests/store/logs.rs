@@ -8,7 +8,7 @@ use node::store::peers::{self, Peer, PeerState};
 use node::store::readers::{self, Reader, Stay};
 use node::store::{LogId, Store, StoreError, status};
 use protocol::api::{Gap, GapReason};
-use protocol::log::EntryKind;
+use protocol::log::{Digest, EntryKind};
 use protocol::{Code, Incarnation, Refusal};
 
 use crate::harness::{
@@ -96,6 +96,7 @@ async fn reading_is_bounded_by_bytes_and_always_gives_the_first() {
         let id = log_with(&store, LogName::Room(room("x")), 0).await;
         let mut welcome = entry(3, 1_000);
         welcome.kind = EntryKind::Welcome;
+        welcome.digest = Digest::of_entry(welcome.kind, welcome.at, welcome.body.as_ref().unwrap());
         let mut withheld = entry(4, 0);
         withheld.body = None;
         let all = vec![entry(1, 100), entry(2, 100), welcome.clone(), withheld.clone(), entry(5, 100)];
@@ -114,6 +115,30 @@ async fn reading_is_bounded_by_bytes_and_always_gives_the_first() {
         assert_eq!(got, [welcome.clone(), withheld]);
         let got = read_some(3, 3, 5_000, Bodies::NoWelcomes).await;
         assert_eq!(got, [logs::Entry { body: None, ..welcome }]);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_entry_is_never_given_out_and_what_comes_before_it_is() {
+    on_both(async |db| {
+        let store = db.open().await;
+        let id = log_with(&store, LogName::Room(room("x")), 3).await;
+        let mut damaged = entry(4, 100);
+        damaged.body.as_mut().unwrap()[50] ^= 1;
+        let rest = vec![damaged, entry(5, 10)];
+        write!(store, tx => logs::append(tx, id, &rest).await);
+        let got = read!(store, tx => logs::read(tx, id, span(1, 5), 10_000, Bodies::All).await);
+        assert_eq!(numbers(&got), [1, 2, 3]);
+        let mut snapshot = store.snapshot().await.unwrap();
+        let read = logs::read(&mut snapshot, id, span(4, 5), 10_000, Bodies::All).await;
+        assert!(matches!(read, Err(StoreError::Corrupt { table: "entry", .. })), "{read:?}");
+        let one = logs::entry(&mut snapshot, id, seq(4)).await;
+        assert!(matches!(one, Err(StoreError::Corrupt { table: "entry", .. })), "{one:?}");
+        drop(snapshot);
+        let got = read!(store, tx => logs::read(tx, id, span(5, 5), 10_000, Bodies::All).await);
+        assert_eq!(numbers(&got), [5]);
         store.close().await;
     })
     .await;
