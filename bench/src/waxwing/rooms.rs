@@ -28,9 +28,14 @@ const INVITED_WITHIN: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When a node refuses.
-pub async fn found(hub: &Node, speakers: &[(&Api, &Device)], silent: &[Device]) -> Outcome<Vec<Group>> {
+pub async fn found(
+    hub: &Node,
+    speakers: &[(&Api, &Device)],
+    silent: &[Device],
+) -> Outcome<Vec<Group>> {
     let [(api, founder), others @ ..] = speakers else { return failed("a room needs a founder") };
-    let room = RoomId::new(&hub.domain, &SubmitId::from_bytes(SystemEntropy.bytes16()).to_string())?;
+    let room =
+        RoomId::new(&hub.domain, &SubmitId::from_bytes(SystemEntropy.bytes16()).to_string())?;
     let hub_key = PublicKey::from_bytes(hub.info.hub_key);
     let founding = Founding { room: room.clone(), suite: Suite::Classic, hub_key };
     let founded =
@@ -119,7 +124,11 @@ async fn join(api: &Api, device: &Device, made: &Made) -> Outcome<Group> {
     failed(format!("{} was not invited within {INVITED_WITHIN:?}", device.id()))
 }
 
-async fn invitations(api: &Api, device: &Device, incarnation: Incarnation) -> Outcome<Vec<Welcome>> {
+async fn invitations(
+    api: &Api,
+    device: &Device,
+    incarnation: Incarnation,
+) -> Outcome<Vec<Welcome>> {
     let (mut found, mut after) = (Vec::new(), Seq::new(0));
     loop {
         let ask = Read { log: LogRef::Inbox, after: Cursor { incarnation, seq: after }, max: 64 };

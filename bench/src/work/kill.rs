@@ -51,11 +51,7 @@ impl Heard {
 ///
 /// # Errors
 /// When the server does not come back.
-pub async fn run(
-    server: &mut Server,
-    pairs: Vec<[Person; 2]>,
-    time: Duration,
-) -> Outcome<Killed> {
+pub async fn run(server: &mut Server, pairs: Vec<[Person; 2]>, time: Duration) -> Outcome<Killed> {
     let people: Vec<Person> = pairs.into_iter().flatten().collect();
     let again: Vec<_> = people.iter().map(|p| (p.account.clone(), p.seals.clone())).collect();
     let mut present = gather::all(people).await?.into_iter();
