@@ -104,6 +104,13 @@ impl Served {
     }
 }
 
+/// Where the stream stands in a log, after it was left alone for a while: what is on the wire is not sent again.
+fn go_on(machine: &mut delivery::stream::Stream, name: &LogRef, served: &Served) {
+    if let Some((seq, _)) = served.sent {
+        machine.sent(name, seq);
+    }
+}
+
 impl Feed {
     /// A feed of everything that `device` reads, each log from its cursor on.
     pub(crate) async fn open(app: Arc<App>, device: DeviceId) -> Outcome<Self> {
@@ -167,9 +174,7 @@ impl Feed {
         served.log = log;
         // All after that position is here, so there is no hole after it.
         self.machine.update(name.clone(), served.reader, served.ends());
-        if let Some((seq, _)) = served.sent {
-            self.machine.sent(name, seq);
-        }
+        go_on(&mut self.machine, name, served);
         true
     }
 
@@ -231,10 +236,7 @@ impl Feed {
             _ => served.ends(),
         };
         self.machine.update(name.clone(), reader, ends);
-        // The machine may have been told to leave it alone for a while.
-        if let Some((seq, _)) = served.sent {
-            self.machine.sent(&name, seq);
-        }
+        go_on(&mut self.machine, &name, &served);
         self.logs.insert(name, served);
         Ok(())
     }
@@ -271,6 +273,7 @@ impl Feed {
                 let hole = self.machine.hole(name);
                 served.reader.cursor = advance.to;
                 self.machine.update(name.clone(), served.reader, LogEnds { hole, ..served.ends() });
+                go_on(&mut self.machine, name, served);
             }
         }
     }
@@ -304,8 +307,7 @@ impl Feed {
             } else {
                 let mut tx = self.app.store.snapshot().await?;
                 let at = reading::At { after: served.log.head, chain: served.sent };
-                let what = (entries, gap);
-                match reading::entries(&mut tx, &name, &served.log, what, at).await {
+                match reading::entries(&mut tx, &name, &served.log, (entries, gap), at).await {
                     // One bad sector must not cost the device all its other logs. This one is tried again when there is news of it.
                     Err(error @ StoreError::Corrupt { .. }) => {
                         tracing::error!(%error, log = served.log.id.get(), "a log cannot be delivered past a damaged entry");
