@@ -71,9 +71,7 @@ impl Points {
 /// When the node refuses.
 pub async fn measure(name: &str, points: &Points, folder: &Path) -> Outcome<Curve> {
     let (x, steps, lines): (_, &[usize], &[&str]) = match name {
-        "members" => {
-            ("members of the room", &points.members, &["µs of processor", "µs of time"])
-        }
+        "members" => ("members of the room", &points.members, &["µs of processor", "µs of time"]),
         "depth" => {
             ("messages waiting", &points.depth, &["drain: µs of processor", "drain: µs of time"])
         }
@@ -81,7 +79,9 @@ pub async fn measure(name: &str, points: &Points, folder: &Path) -> Outcome<Curv
         "connections" => {
             ("connections", &points.connections, &["KiB of memory", "logins per second"])
         }
-        other => return failed(format!("there is no curve {other}; there are {}", NAMES.join(" "))),
+        other => {
+            return failed(format!("there is no curve {other}; there are {}", NAMES.join(" ")));
+        }
     };
     let y = match name {
         "members" => "storing one message",

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Outcome;
 use crate::letter::{Letter, Seals, Tag};
 use crate::waxwing::socket::{self, Socket};
 use crate::xmpp::stream::{self, Stream};
-use crate::Outcome;
 
 /// How a device signs in.
 #[derive(Clone)]

@@ -27,7 +27,8 @@ pub struct Machine {
 #[must_use]
 pub fn describe(folder: &Path) -> Machine {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split(": ").nth(1));
+    let model =
+        cpu.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split(": ").nth(1));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = memory.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);

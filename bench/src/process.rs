@@ -170,9 +170,7 @@ pub fn free_port() -> Outcome<u16> {
 pub fn program(name: &str) -> Outcome<std::path::PathBuf> {
     let me = std::env::current_exe()?;
     let found = me.ancestors().skip(1).take(2).map(|f| f.join(name)).find(|p| p.is_file());
-    found.ok_or_else(|| {
-        format!("{name} was not built; run: cargo build --workspace --bins").into()
-    })
+    found.ok_or_else(|| format!("{name} was not built; run: cargo build --workspace --bins").into())
 }
 
 /// Waits until somebody listens on `127.0.0.1:port`.

@@ -162,7 +162,11 @@ impl Server {
     ///
     /// # Errors
     /// When a server refuses.
-    pub async fn pairs(servers: &[&Self], count: usize, script: Script) -> Outcome<Vec<[Person; 2]>> {
+    pub async fn pairs(
+        servers: &[&Self],
+        count: usize,
+        script: Script,
+    ) -> Outcome<Vec<[Person; 2]>> {
         let hosts: Vec<&dyn Host> = servers.iter().filter_map(|s| s.host()).collect();
         if !hosts.is_empty() {
             return theirs::pairs(&hosts, count, script);
@@ -175,7 +179,12 @@ impl Server {
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn room(&self, members: usize, speakers: usize, script: Script) -> Outcome<Vec<Person>> {
+    pub async fn room(
+        &self,
+        members: usize,
+        speakers: usize,
+        script: Script,
+    ) -> Outcome<Vec<Person>> {
         match (self.node(), self.host()) {
             (Some(node), _) => ours::room(node, members, speakers, script).await,
             (None, Some(host)) => theirs::room(host, members, speakers, script),

@@ -50,7 +50,8 @@ impl Latencies {
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let (low, high) = (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.get(sorted.len() / 2));
+    let (low, high) =
+        (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.get(sorted.len() / 2));
     match (low, high) {
         (Some(low), Some(high)) => f64::midpoint(*low, *high),
         _ => f64::NAN,

@@ -129,9 +129,7 @@ fn build_binaries() -> Result<(), Sentence> {
 }
 
 fn build(args: &[&str]) -> Result<(), Sentence> {
-    let status = cargo(args)
-        .status()
-        .map_err(|e| format!("cannot start cargo: {e}"))?;
+    let status = cargo(args).status().map_err(|e| format!("cannot start cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err("the build failed; see above".to_owned()) }
 }
 

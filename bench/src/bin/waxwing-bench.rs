@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bench::curve::{self, Points};
 use bench::report::results::Results;
 use bench::report::{page, plot};
 use bench::server::Kind;
 use bench::work::plan::{NAMES, Plan, Size};
-use bench::curve::{self, Points};
 use bench::{Outcome, ceiling, failed, machine};
 use clap::Parser;
 

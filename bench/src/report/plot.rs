@@ -6,8 +6,12 @@ use super::results::Curve;
 use crate::Outcome;
 
 const SIZE: (u32, u32) = (640, 360);
-const COLOURS: &[RGBColor] =
-    &[RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44), RGBColor(148, 103, 189)];
+const COLOURS: &[RGBColor] = &[
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(148, 103, 189),
+];
 
 /// Draws a curve.
 ///

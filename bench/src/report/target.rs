@@ -150,7 +150,9 @@ pub const TARGETS: &[Target] = &[
         work: "W3",
         what: "messages lost, doubled or out of order",
         bound: Bound::AtMost(0.0),
-        value: |w| Some(w.sum(OURS, "lost")? + w.sum(OURS, "doubled")? + w.sum(OURS, "disordered")?),
+        value: |w| {
+            Some(w.sum(OURS, "lost")? + w.sum(OURS, "doubled")? + w.sum(OURS, "disordered")?)
+        },
     },
     Target {
         work: "W4",

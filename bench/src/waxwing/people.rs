@@ -72,7 +72,10 @@ pub async fn register(node: &Node, prefix: &str, count: usize) -> Outcome<Vec<De
         let token = token::make(&SystemEntropy);
         rows.push((account, row, token::hash(&token)));
         let refused = |r: protocol::Refusal| r.to_string();
-        devices.push(Device { identity: DeviceIdentity::new(key, certificate).map_err(refused)?, token });
+        devices.push(Device {
+            identity: DeviceIdentity::new(key, certificate).map_err(refused)?,
+            token,
+        });
     }
     let store = node.store().await?;
     while !rows.is_empty() {

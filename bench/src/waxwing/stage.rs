@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crypto::Group;
 use node::clock::{SystemClock, SystemEntropy};
-use protocol::{Clock as _, RoomId};
 use protocol::api::{Payload, Submit, ToNode, encode};
+use protocol::{Clock as _, RoomId};
 
 use crate::letter::{Letter, Person, Seals, Tag, seal};
 use crate::link::Account;
@@ -89,11 +89,7 @@ pub async fn room(
 ///
 /// # Errors
 /// When the node refuses.
-pub async fn absent(
-    node: &Node,
-    senders: usize,
-    script: Script,
-) -> Outcome<(Vec<Person>, Person)> {
+pub async fn absent(node: &Node, senders: usize, script: Script) -> Outcome<(Vec<Person>, Person)> {
     let devices = people::register(node, "s", senders).await?;
     let absent = people::register(node, "absent", 1).await?.into_iter().next().ok_or("nobody")?;
     let api = node.api().await?;

@@ -51,11 +51,7 @@ impl Heard {
 ///
 /// # Errors
 /// When the server does not come back.
-pub async fn run(
-    server: &mut Server,
-    pairs: Vec<[Person; 2]>,
-    time: Duration,
-) -> Outcome<Killed> {
+pub async fn run(server: &mut Server, pairs: Vec<[Person; 2]>, time: Duration) -> Outcome<Killed> {
     let people: Vec<Person> = pairs.into_iter().flatten().collect();
     let again: Vec<_> = people.iter().map(|p| (p.account.clone(), p.seals.clone())).collect();
     let mut present = gather::all(people).await?.into_iter();
@@ -80,7 +76,9 @@ pub async fn run(
     let mut again = futures_util::stream::iter(again).buffer_unordered(gather::AT_ONCE);
     while let Some(found) = again.next().await {
         let (events, archived) = found?;
-        events.into_iter().for_each(|event| heard.take(event));
+        for event in events {
+            heard.take(event);
+        }
         kept.extend(archived);
     }
     drop(again);

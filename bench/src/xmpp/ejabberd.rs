@@ -34,11 +34,7 @@ impl Ejabberd {
     ///
     /// # Errors
     /// When ejabberd is not there or does not get ready.
-    pub async fn start(
-        folder: &Path,
-        domain: &str,
-        federation: Option<u16>,
-    ) -> Outcome<Self> {
+    pub async fn start(folder: &Path, domain: &str, federation: Option<u16>) -> Outcome<Self> {
         std::fs::create_dir_all(folder)?;
         let database = Cluster::start(&folder.join("postgres")).await?;
         database.sql("postgres", &["-c", "CREATE DATABASE ejabberd"])?;

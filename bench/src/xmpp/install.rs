@@ -14,10 +14,8 @@ pub const EJABBERD: &[(&str, &str)] = &[
     ("/usr/lib/postgresql/*/bin/initdb", "postgresql"),
 ];
 /// Prosody with its archive in its own files.
-pub const PROSODY: &[(&str, &str)] = &[
-    ("/usr/bin/prosody", "prosody"),
-    ("/usr/lib/*/lua/*/ssl.so", "lua-sec"),
-];
+pub const PROSODY: &[(&str, &str)] =
+    &[("/usr/bin/prosody", "prosody"), ("/usr/lib/*/lua/*/ssl.so", "lua-sec")];
 
 /// While it is there, packages do not start their services.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -27,8 +25,11 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// # Errors
 /// A sentence that says what is missing and why it cannot be had.
 pub fn install(wanted: &[(&str, &str)]) -> Outcome<()> {
-    let missing: Vec<&str> =
-        wanted.iter().filter(|(file, _)| find(file).is_none()).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = wanted
+        .iter()
+        .filter(|(file, _)| find(file).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -46,7 +47,9 @@ pub fn install(wanted: &[(&str, &str)]) -> Outcome<()> {
     drop(quiet);
     match wanted.iter().find(|(file, _)| find(file).is_none()) {
         None => Ok(()),
-        Some((file, package)) => failed(format!("{package} was installed, but {file} is not there")),
+        Some((file, package)) => {
+            failed(format!("{package} was installed, but {file} is not there"))
+        }
     }
 }
 

@@ -123,8 +123,7 @@ impl Stream {
             );
             self.say(&join).await?;
             let own = format!("{room}/{}", door.user);
-            let entered =
-                |e: &Element| e.name == "presence" && e.get("from") == Some(own.as_str());
+            let entered = |e: &Element| e.name == "presence" && e.get("from") == Some(own.as_str());
             let answer = self.expect(entered).await?;
             if answer.get("type") == Some("error") {
                 return failed(format!("{own} may not enter: {answer:?}"));
