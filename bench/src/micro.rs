@@ -66,13 +66,13 @@ impl Room {
             suite: Suite::Classic,
             hub_key: hub_key.public(),
         };
-        let founder = device(&domain, 0)?;
-        let id = founder.device().clone();
-        let founded = Group::create(&founding, founder, SystemClock.now(), &SystemEntropy)?;
+        let first = device(&domain, 0)?;
+        let id = first.device().clone();
+        let made = Group::create(&founding, first, SystemClock.now(), &SystemEntropy)?;
         let (room, key) = (&founding.room, &founding.hub_key);
-        let mut hub = HubGroup::create(room, key, &founded.group_info, &founded.tree, &id)
+        let mut hub = HubGroup::create(room, key, &made.group_info, &made.tree, &id)
             .map_err(|r| r.to_string())?;
-        let mut group = founded.group;
+        let mut group = made.group;
         let mut joined = None;
         let mut left: Vec<usize> = (1..members.max(2)).collect();
         while !left.is_empty() {

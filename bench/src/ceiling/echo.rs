@@ -64,7 +64,7 @@ pub async fn measure(
     time: (Duration, Duration),
 ) -> Outcome<Clocked> {
     std::fs::create_dir_all(folder)?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(process::program("waxwing-bench")?);
     command.arg("--serve-echo").arg(folder);
     let mut child = process::spawn(command, &folder.join("log"))?;
     let address = loop {

@@ -72,7 +72,7 @@ pub async fn serve(folder: &Path, bytes: usize, time: Duration) -> Outcome<()> {
 /// When the child fails.
 pub fn measure(folder: &Path, bytes: usize, time: Duration) -> Outcome<Inserted> {
     std::fs::create_dir_all(folder)?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(process::program("waxwing-bench")?);
     command.arg("--serve-insert").arg(folder).arg("--bytes").arg(bytes.to_string());
     command.arg("--seconds").arg(time.as_secs_f64().to_string());
     Ok(serde_json::from_str(&process::output(&mut command)?)?)

@@ -37,27 +37,27 @@ pub async fn found(
     let room =
         RoomId::new(&hub.domain, &SubmitId::from_bytes(SystemEntropy.bytes16()).to_string())?;
     let hub_key = PublicKey::from_bytes(hub.info.hub_key);
-    let founding = Founding { room: room.clone(), suite: Suite::Classic, hub_key };
-    let founded =
-        Group::create(&founding, founder.identity.clone(), SystemClock.now(), &SystemEntropy)?;
-    let ask = CreateRoom { room, group_info: founded.group_info, tree: founded.tree };
+    let settings = Founding { room: room.clone(), suite: Suite::Classic, hub_key };
+    let made =
+        Group::create(&settings, founder.identity.clone(), SystemClock.now(), &SystemEntropy)?;
+    let ask = CreateRoom { room, group_info: made.group_info, tree: made.tree };
     accepted(api.post("/v1/rooms", &founder.token, &ask).await?)?;
-    let mut group = founded.group;
+    let mut group = made.group;
     for some in silent.chunks(ADDED_AT_ONCE) {
         let made = some.iter().map(package).collect::<Outcome<Vec<_>>>()?;
         add(api, founder, &mut group, some.iter().zip(&made)).await?;
     }
-    let made = others.iter().map(|(_, device)| package(device)).collect::<Outcome<Vec<_>>>()?;
-    for ((api, device), made) in others.iter().zip(&made) {
+    let packages = others.iter().map(|(_, device)| package(device)).collect::<Outcome<Vec<_>>>()?;
+    for ((api, device), made) in others.iter().zip(&packages) {
         if device.id().domain() != &hub.domain {
             upload(api, device, made).await?;
         }
     }
-    if !made.is_empty() {
-        add(api, founder, &mut group, others.iter().map(|(_, d)| *d).zip(&made)).await?;
+    if !packages.is_empty() {
+        add(api, founder, &mut group, others.iter().map(|(_, d)| *d).zip(&packages)).await?;
     }
     let mut groups = vec![group];
-    for ((api, device), made) in others.iter().zip(&made) {
+    for ((api, device), made) in others.iter().zip(&packages) {
         groups.push(join(api, device, made).await?);
     }
     Ok(groups)

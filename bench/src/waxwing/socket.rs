@@ -35,7 +35,7 @@ pub struct Door {
 
 /// An open stream.
 pub struct Socket {
-    socket: WebSocketStream<TlsStream<TcpStream>>,
+    frames: WebSocketStream<TlsStream<TcpStream>>,
     seals: Arc<Seals>,
     events: VecDeque<Event>,
 }
@@ -56,8 +56,8 @@ impl Socket {
             .header("Sec-WebSocket-Key", generate_key())
             .header("Authorization", format!("Bearer {}", door.token))
             .body(())?;
-        let (socket, _) = client_async(request, tls).await?;
-        let mut stream = Self { socket, seals, events: VecDeque::new() };
+        let (frames, _) = client_async(request, tls).await?;
+        let mut stream = Self { frames, seals, events: VecDeque::new() };
         match stream.frame().await? {
             ToDevice::Hello(_) => Ok(stream),
             other => failed(format!("the node greets with {other:?}")),
@@ -69,7 +69,7 @@ impl Socket {
     /// # Errors
     /// When the stream is over.
     pub async fn send(&mut self, letter: &Letter) -> Outcome<()> {
-        Ok(self.socket.send(Message::Binary(letter.wire.clone())).await?)
+        Ok(self.frames.send(Message::Binary(letter.wire.clone())).await?)
     }
 
     /// The next event; entries are acknowledged as they come, a frame at a time, as a device does.
@@ -107,12 +107,12 @@ impl Socket {
         let Some(last) = entries.entries.last() else { return Ok(()) };
         let cursor = Cursor { incarnation: entries.incarnation, seq: last.seq };
         let ack = ToNode::Ack(Ack { log: entries.log.clone(), cursor });
-        Ok(self.socket.send(Message::Binary(api::encode(&ack).into())).await?)
+        Ok(self.frames.send(Message::Binary(api::encode(&ack).into())).await?)
     }
 
     async fn frame(&mut self) -> Outcome<ToDevice> {
         loop {
-            match self.socket.next().await {
+            match self.frames.next().await {
                 Some(Ok(Message::Binary(bytes))) => return Ok(api::decode(&bytes)?),
                 Some(Ok(Message::Close(_))) | None => return failed("the node closed the stream"),
                 Some(Ok(_)) => {}

@@ -76,7 +76,9 @@ pub async fn run(server: &mut Server, pairs: Vec<[Person; 2]>, time: Duration) -
     let mut again = futures_util::stream::iter(again).buffer_unordered(gather::AT_ONCE);
     while let Some(found) = again.next().await {
         let (events, archived) = found?;
-        events.into_iter().for_each(|event| heard.take(event));
+        for event in events {
+            heard.take(event);
+        }
         kept.extend(archived);
     }
     drop(again);

@@ -63,6 +63,7 @@ impl Size {
     };
 }
 
+const MIB: f64 = 1_048_576.0;
 /// Bytes of text in a message.
 pub const TEXT_BYTES: usize = 300;
 
@@ -162,12 +163,6 @@ impl Plan {
         Ok(std::fs::remove_dir_all(&folder)?)
     }
 
-    /// Only our own node is fast enough to need all the letters.
-    fn script(&self, kind: Kind, letters: usize) -> Script {
-        let share = if kind == Kind::Waxwing { 1 } else { 4 };
-        Script { letters: (letters / share).max(10), bytes: TEXT_BYTES }
-    }
-
     async fn w1(
         &self,
         kind: Kind,
@@ -176,7 +171,7 @@ impl Plan {
         so_far: &Work,
     ) -> Outcome<Metrics> {
         let size = self.size;
-        let script = self.script(kind, size.letters);
+        let script = script(kind, size.letters);
         let people = Server::pairs(&[server], size.pairs, script).await?;
         let content = content(&people);
         let clock = Clock::new(server.roots());
@@ -206,7 +201,7 @@ impl Plan {
         let every = Duration::from_secs_f64(float(u64::try_from(people)?) / rate.max(1.0));
         let seconds = (size.warm_up + size.time).as_secs_f64() + 5.0;
         let letters = Duration::from_secs_f64(seconds).as_millis() / every.as_millis().max(1) + 2;
-        let script = self.script(kind, usize::try_from(letters)? * 4);
+        let script = script(kind, usize::try_from(letters)? * 4);
         let people = Server::pairs(&[server], size.pairs, script).await?;
         let clock = Clock::new(server.roots());
         let time = (size.warm_up, size.time);
@@ -221,7 +216,7 @@ impl Plan {
     async fn w2(&self, kind: Kind, server: &Server) -> Outcome<Metrics> {
         let size = self.size;
         let (members, speakers) = size.members;
-        let people = server.room(members, speakers, self.script(kind, size.letters)).await?;
+        let people = server.room(members, speakers, script(kind, size.letters)).await?;
         let clock = Clock::new(server.roots());
         Ok(told(&room::run(people, &clock, (size.warm_up, size.time)).await?))
     }
@@ -254,7 +249,7 @@ impl Plan {
         Ok(Metrics::from([
             ("connections".to_owned(), count),
             ("each_kib".to_owned(), found.each / 1024.0),
-            ("before_mib".to_owned(), float(found.before) / 1048576.0),
+            ("before_mib".to_owned(), float(found.before) / MIB),
             ("logins_per_s".to_owned(), count / found.seconds),
             ("login_cpu_us".to_owned(), found.server.cpu.as_secs_f64() * 1e6 / count),
             ("login_load_cpu_us".to_owned(), found.load.cpu.as_secs_f64() * 1e6 / count),
@@ -264,14 +259,14 @@ impl Plan {
     async fn across(&self, kind: Kind, servers: &[Server; 2]) -> Outcome<Metrics> {
         let size = self.size;
         let [a, b] = servers;
-        let people = Server::pairs(&[a, b], size.across, self.script(kind, size.letters)).await?;
+        let people = Server::pairs(&[a, b], size.across, script(kind, size.letters)).await?;
         let clock = Clock::new([a.roots(), b.roots()].concat());
         Ok(told(&pairs::run(people, &clock, Pace::Closed, (size.warm_up, size.time)).await?))
     }
 
     async fn w6(&self, kind: Kind, server: &mut Server) -> Outcome<Metrics> {
         let size = self.size;
-        let script = self.script(kind, size.letters);
+        let script = script(kind, size.letters);
         let mut people = Server::pairs(&[server], size.pairs, script).await?;
         acknowledged(&mut people);
         let time = size.warm_up + size.time / 3;
@@ -294,6 +289,12 @@ fn acknowledged(people: &mut [[Person; 2]]) {
     }
 }
 
+/// Only our own node is fast enough to need all the letters.
+fn script(kind: Kind, letters: usize) -> Script {
+    let share = if kind == Kind::Waxwing { 1 } else { 4 };
+    Script { letters: (letters / share).max(10), bytes: TEXT_BYTES }
+}
+
 /// Bytes of what the server stores of a message.
 fn content(people: &[[Person; 2]]) -> f64 {
     let letter = people.iter().flatten().find_map(|p| p.letters.first());
@@ -311,7 +312,7 @@ fn told(clocked: &Clocked) -> Metrics {
         ("p999_ms".to_owned(), clocked.latencies.ms(0.999)),
         ("cpu_us".to_owned(), us(clocked.server.cpu)),
         ("load_cpu_us".to_owned(), us(clocked.load.cpu)),
-        ("resident_mib".to_owned(), float(clocked.resident) / 1048576.0),
+        ("resident_mib".to_owned(), float(clocked.resident) / MIB),
         ("written".to_owned(), float(clocked.server.written) / delivered),
         ("seconds".to_owned(), clocked.seconds),
     ])
