@@ -136,7 +136,11 @@ pub(crate) async fn entries(
     let chain = match (name, at.chain) {
         (LogRef::Inbox, _) => None,
         (_, Some((seq, chain))) if seq == before => Some(chain),
-        _ => logs::chain_at(tx, log, before).await?,
+        _ => {
+            // As this snapshot has it: what was before may have been trimmed since the caller looked.
+            let log = logs::get(tx, log.id).await?;
+            logs::chain_at(tx, &log, before).await?
+        }
     };
     // Nobody follows the chain of an inbox.
     let gone = gap.as_ref().map(|g| (g.last, chain.unwrap_or(log.chain)));
@@ -232,4 +236,67 @@ async fn acknowledge_one(tx: &mut Tx, app: &App, device: &DeviceId, ack: &Ack) -
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use delivery::log::Head;
+    use protocol::{Domain, Incarnation, RoomId, Timestamp};
+
+    use super::*;
+    use crate::clock::{SystemClock, SystemEntropy};
+    use crate::store::logs::{LogName, Start};
+    use crate::store::{Location, Options, Store};
+
+    const LIFE: Incarnation = Incarnation::from_bytes([1; 16]);
+
+    #[tokio::test]
+    async fn the_chain_is_known_although_the_log_was_trimmed_since_it_was_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let domain = Domain::parse("b.example").unwrap();
+        let location = Location::Sqlite(folder.path().join("node.db"));
+        let options = Options { create: true, ..Options::new(location, domain.clone()) };
+        let store = Store::open(options, &SystemClock, &SystemEntropy).await.unwrap();
+        let room = RoomId::parse("mimi://a.example/r/x").unwrap();
+        let mut head = Head { seq: Seq::new(0), chain: Chain::start(&LIFE, &room) };
+        let start = Start {
+            incarnation: LIFE,
+            seq: head.seq,
+            chain: head.chain,
+            at: Timestamp::from_ms(0),
+        };
+        let (mut entries, mut chains) = (Vec::new(), vec![head.chain]);
+        for n in 1..=5 {
+            let placed = head.append(EntryKind::Application, Timestamp::from_ms(n), b"m");
+            head = Head::after(&placed);
+            chains.push(placed.chain);
+            entries.push(logs::Entry::new(&placed, b"m".to_vec(), None));
+        }
+        let name = LogName::Replica(room.clone());
+        let stale: Log = store
+            .write::<_, StoreError, _>(move |tx| {
+                Box::pin(async move {
+                    let id = logs::create(tx, &name, &domain, &start, start.at).await?.unwrap();
+                    logs::append(tx, id, &entries).await?;
+                    logs::get(tx, id).await
+                })
+            })
+            .await
+            .unwrap();
+        // Everybody has the first four, so the next sweep takes them away.
+        let log = stale.clone();
+        store
+            .write(move |tx| Box::pin(async move { logs::trim(tx, &log, Seq::new(4)).await }))
+            .await
+            .unwrap();
+        let name = LogRef::Room(room);
+        let span = Span::new(Seq::new(5), Seq::new(5));
+        let at = At { after: Seq::new(5), chain: None };
+        let mut tx = store.snapshot().await.unwrap();
+        let run = super::entries(&mut tx, &name, &stale, (span, None), at).await.unwrap();
+        assert_eq!(run.entries.entries.len(), 1);
+        assert_eq!(run.entries.prev_chain, chains.get(4).copied());
+        drop(tx);
+        store.close().await;
+    }
 }
