@@ -78,10 +78,24 @@ impl Peer {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Outcome<Option<Answer>> {
-        let mut sender = match self.sender.take() {
-            Some(sender) if sender.is_ready() => sender,
-            _ => self.connect().await?,
-        };
+        // A connection that was kept may be closed by the node just now; what a new one gets is the answer.
+        if let Some(sender) = self.sender.take().filter(SendRequest::is_ready)
+            && let Some(answer) = self.ask_on(sender, path, from, headers, body.clone()).await?
+        {
+            return Ok(Some(answer));
+        }
+        let sender = self.connect().await?;
+        self.ask_on(sender, path, from, headers, body).await
+    }
+
+    async fn ask_on(
+        &mut self,
+        mut sender: SendRequest<Full<Bytes>>,
+        path: &str,
+        from: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Outcome<Option<Answer>> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(path)

@@ -181,8 +181,13 @@ async fn a_hostile_peer_hurts_only_traffic_with_that_peer() -> Outcome<()> {
             said += babble(&mut at_follower, room, &mut seeds.1).await?;
             said += pretend(&mut at_follower, room).await?;
         }
-        stop.send_replace(true);
         Outcome::Ok(said)
+    };
+    let attack = async {
+        let said = attack.await;
+        // Also when it failed, or the conversation would go on for ever.
+        stop.send_replace(true);
+        said
     };
     let (said, spoken) = tokio::join!(attack, converse((&ana, &bea), &room, stopped.clone()));
     let (said, (spoken, slowest)) = (said?, spoken?);
