@@ -122,6 +122,13 @@ async fn forge(peer: &mut Peer, room: &RoomId, real: &[u8], seed: &mut Seed) -> 
     Ok(said)
 }
 
+/// Says that the attack is over, also when it failed: or the conversation would go on for ever.
+async fn until_over<T>(attack: impl Future<Output = T>, stop: watch::Sender<bool>) -> T {
+    let said = attack.await;
+    stop.send_replace(true);
+    said
+}
+
 /// Ana and Bea write to each other until told to stop; how many, and how long the slowest took.
 async fn converse(
     (ana, bea): (&Device, &Device),
@@ -183,13 +190,8 @@ async fn a_hostile_peer_hurts_only_traffic_with_that_peer() -> Outcome<()> {
         }
         Outcome::Ok(said)
     };
-    let attack = async {
-        let said = attack.await;
-        // Also when it failed, or the conversation would go on for ever.
-        stop.send_replace(true);
-        said
-    };
-    let (said, spoken) = tokio::join!(attack, converse((&ana, &bea), &room, stopped.clone()));
+    let (said, spoken) =
+        tokio::join!(until_over(attack, stop), converse((&ana, &bea), &room, stopped.clone()));
     let (said, (spoken, slowest)) = (said?, spoken?);
     assert!(said > 300 && spoken > 20, "{said} attacks during {spoken} messages");
     assert!(slowest < Duration::from_secs(5), "the attack held others up: {slowest:?}");
