@@ -90,7 +90,8 @@ impl Fresh {
         let kept = self.locked();
         let run = kept.runs.get(&log).filter(|r| r.incarnation == incarnation)?;
         let (first, last) = (run.entries.front()?, run.entries.back()?);
-        let all = first.seq <= after.next();
+        // Whoever looked at the database may have seen a commit that is not told here yet.
+        let all = first.seq <= after.next() && after <= last.seq;
         all.then_some(Newest { seq: last.seq, chain: last.chain, at: last.at })
     }
 
@@ -221,6 +222,7 @@ mod tests {
             (newest(&fresh, 1, 3), newest(&fresh, 1, 4), newest(&fresh, 1, 7)),
             (None, Some(7), Some(7))
         );
+        assert_eq!(newest(&fresh, 1, 8), None, "who knows more is not taken back");
         assert_eq!(newest(&fresh, 2, 4), None);
         assert_eq!(read(&fresh, 1, 4, 6), None);
         assert_eq!(read(&fresh, 1, 5, 8), None);

@@ -138,8 +138,10 @@ async fn trim(app: &Arc<App>, id: LogId) -> Outcome<u64> {
             Box::pin(async move {
                 let Some((log, last)) = removable(tx, &shared, id).await? else { return Ok(0) };
                 // An answer is remembered for so long even where no reader needs the entry any more.
-                let since = shared.surely().before(limit::IDEMPOTENCY);
-                submissions::outlive(tx, id, last, since).await?;
+                if matches!(log.name, LogName::Room(_)) {
+                    let since = shared.surely().before(limit::IDEMPOTENCY);
+                    submissions::outlive(tx, id, last, since).await?;
+                }
                 let trimmed = logs::trim(tx, &log, last).await?;
                 readers::forget_over(tx, id).await?;
                 Ok(trimmed.entries)
